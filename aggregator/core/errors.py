@@ -1,0 +1,62 @@
+"""What can go wrong, as types that say what to do about it.
+
+    AggregatorError
+    |-- RecordError          dead-letter the record, go on with the next
+    |   `-- UndecodableRecord
+    |-- TransientError       retry with back-off: the outside system will come back
+    |   |-- StoreUnavailable     Redis
+    |   `-- BrokerUnavailable    Kafka
+    `-- FatalError           stop the process with one clear message
+        |-- ConfigurationError   a setting is wrong (exit code 2)
+        |-- TooManyDeadLetters   a topic that holds something else than spans
+        `-- CorruptState         a value in Redis that this program did not write
+
+Adapters translate foreign exceptions into these once, at their edge, `from` their cause.
+"""
+
+from __future__ import annotations
+
+
+class AggregatorError(Exception):
+    """The root; nothing raises it as such."""
+
+
+class RecordError(AggregatorError):
+    """One record can't be used; `reason` is a label value from a closed set, `detail` is for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class UndecodableRecord(RecordError):
+    """The bytes are no OTLP traces data; goes to the dead-letter topic whole."""
+
+
+class TransientError(AggregatorError):
+    """An outside system does not answer as it should; the same call may succeed later."""
+
+
+class StoreUnavailable(TransientError):
+    """Redis is away, slow, read-only, loading or out of memory."""
+
+
+class BrokerUnavailable(TransientError):
+    """Kafka is away or has no leader for what was asked."""
+
+
+class FatalError(AggregatorError):
+    """Going on would do harm; the process says why and ends."""
+
+
+class ConfigurationError(FatalError):
+    """One or more settings are wrong; the text lists all of them with their remedies."""
+
+
+class TooManyDeadLetters(FatalError):
+    """So many undecodable records came in a row that the topic is probably not ours."""
+
+
+class CorruptState(FatalError):
+    """A value in Redis can't be read back; the text names its key."""

@@ -1,0 +1,28 @@
+"""What the counting rule asks of a price list."""
+
+from __future__ import annotations
+
+
+class Pricer:
+    """Prices a call; this one knows no price, for those who switched pricing off.
+
+    An adapter subclasses it with a maintained price list.  The answer depends on the arguments alone.
+    """
+
+    def price_nano(
+        self,
+        model: str,
+        provider: str,
+        start_us: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cache_read_tokens: int,
+        cache_write_tokens: int,
+        embedding_tokens: int,
+    ) -> int:
+        """The cost in nano-dollars, rounded half-even once; -1 when the model's price is not known.
+
+        `prompt_tokens` includes the cached ones, `completion_tokens` includes reasoning.
+        `embedding_tokens` is set instead of both for an embedding.
+        """
+        return -1
