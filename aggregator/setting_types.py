@@ -1,0 +1,139 @@
+"""The kinds of values that settings have: closed sets of words, lists, addresses, files, secrets."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, Secret
+
+
+class _Word(StrEnum):
+    """One of a few words, in any case."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> _Word | None:
+        return next((word for word in cls if word.casefold() == str(value).casefold()), None)
+
+
+class Encoding(_Word):
+    """How record values are read."""
+
+    AUTO = "auto"
+    OTLP_PROTO = "otlp_proto"
+    OTLP_JSON = "otlp_json"
+
+
+class SecurityProtocol(_Word):
+    """How brokers are spoken to, in Kafka's own words."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+    SASL_SSL = "SASL_SSL"
+
+
+class SaslMechanism(_Word):
+    """The log-in mechanisms that need a user name and a password and nothing else."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
+class OnStateLoss(_Word):
+    """What to do when Redis holds no progress for a partition that the group had read."""
+
+    REWIND = "rewind"
+    CONTINUE = "continue"
+
+
+class LogLevel(_Word):
+    """The least severe log line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(_Word):
+    """How log lines look; `auto` is text on a terminal, else JSON."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+class RedisUrl(Secret[str]):
+    """A Redis URL whose password is shown as `***` everywhere but in `get_secret_value()`."""
+
+    def _display(self) -> str:
+        value = self.get_secret_value()
+        head, found, rest = value.rpartition("@")
+        scheme, _, credentials = head.partition("://")
+        if "password=" in value:
+            return f"{scheme if found else value.partition('://')[0]}://***"
+        if not found or ":" not in credentials:
+            return value
+        return f"{scheme}://{credentials.partition(':')[0]}:***@{rest}"
+
+
+def _parts(value: object) -> object:
+    """Cut comma-separated text; blanks around the parts and empty parts go."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _checked(pattern: str, wanted: str) -> AfterValidator:
+    """Refuse a text that does not match as a whole."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"must be {wanted}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from error
+    return value
+
+
+def _redis_url(value: RedisUrl) -> RedisUrl:
+    text = value.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        if parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
+            return value
+        if parts.scheme == "unix" and parts.path:
+            return value
+    except ValueError:
+        pass  # falls through to the same sentence; the text may hold a password and is not repeated
+    raise ValueError("must be redis://, rediss:// (TLS) or unix:// and an address")
+
+
+def _file(value: Path) -> Path:
+    try:
+        with value.open("rb"):
+            return value
+    except OSError as error:
+        raise ValueError(f"must be a readable file: {error.strerror}") from error
+
+
+Topic = Annotated[str, _checked(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "a Kafka topic name (letters, digits, . _ -)")]
+Server = Annotated[str, _checked(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):\d{1,5}", "host:port")]
+CommaSeparated = BeforeValidator(_parts)
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], CommaSeparated]
+FilePath = Annotated[Path, AfterValidator(_file)]
+Seconds = Annotated[float, Field(gt=0, le=315_576_000, allow_inf_nan=False)]
+RegularExpression = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
+RedisAddress = Annotated[RedisUrl, AfterValidator(_redis_url)]
+KeyPrefix = Annotated[str, _checked(r"[A-Za-z0-9._~:@-]{1,64}", "1 to 64 of A-Z a-z 0-9 . _ ~ : @ -")]

@@ -1,0 +1,300 @@
+"""Every setting, read once from the environment into one frozen object.
+
+A variable is `AGGREGATOR_<GROUP>__<FIELD>`; an empty one counts as not set, lists are comma-separated, durations are
+seconds unless the name says otherwise.  `load_settings` finds all problems before it complains.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from aggregator.core.errors import ConfigurationError
+from aggregator.setting_types import (
+    CommaSeparated,
+    Encoding,
+    FilePath,
+    KeyPrefix,
+    LogFormat,
+    LogLevel,
+    Names,
+    OnStateLoss,
+    RedisAddress,
+    RedisUrl,
+    RegularExpression,
+    SaslMechanism,
+    Seconds,
+    SecurityProtocol,
+    Server,
+    Topic,
+)
+
+PREFIX: Final = "AGGREGATOR_"
+DELIMITER: Final = "__"
+
+# Kubernetes puts these into every pod beside a Service named "aggregator"; they are no typing errors.
+_SERVICE_LINK: Final = re.compile(r"AGGREGATOR_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KafkaSettings(_Group):
+    """The log: where it is, what is read from it and written to it."""
+
+    bootstrap_servers: Annotated[tuple[Server, ...], CommaSeparated, Field(min_length=1)] = ("localhost:9092",)
+    topics: Annotated[tuple[Topic, ...], CommaSeparated, Field(min_length=1)] = ("otlp_spans",)
+    topic_pattern: RegularExpression | None = None
+    encoding: Encoding = Encoding.AUTO
+    group_id: Annotated[str, Field(min_length=1)] = "session-aggregator"
+    client_id: Annotated[str, Field(min_length=1)] = "session-aggregator"
+    summary_topic: Topic = "session_summaries"
+    dead_letter_topic: Topic = "otlp_spans_dead_letter"
+    dead_letter_max_consecutive: Annotated[int, Field(ge=1)] = 1000
+    create_topics: bool = False
+    session_timeout_ms: Annotated[int, Field(ge=6_000, le=1_800_000)] = 45_000
+    request_timeout_ms: Annotated[int, Field(ge=1_000, le=600_000)] = 30_000
+    security_protocol: SecurityProtocol = SecurityProtocol.PLAINTEXT
+    sasl_mechanism: SaslMechanism = SaslMechanism.PLAIN
+    sasl_username: Annotated[str, Field(min_length=1)] | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca_file: FilePath | None = None
+    ssl_cert_file: FilePath | None = None
+    ssl_key_file: FilePath | None = None
+    ssl_key_password: SecretStr | None = None
+    ssl_check_hostname: bool = True
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether brokers ask for a user name and a password."""
+        return self.security_protocol in (SecurityProtocol.SASL_PLAINTEXT, SecurityProtocol.SASL_SSL)
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether brokers are spoken to through TLS."""
+        return self.security_protocol in (SecurityProtocol.SSL, SecurityProtocol.SASL_SSL)
+
+
+class RedisSettings(_Group):
+    """The state: where it is and how it is treated."""
+
+    url: RedisAddress = RedisUrl("redis://localhost:6379/0")
+    key_prefix: KeyPrefix = "agg"
+    cluster: bool = False
+    timeout_s: Seconds = 5.0
+    allow_eviction: bool = False
+    on_state_loss: OnStateLoss = OnStateLoss.REWIND
+
+
+class SessionSettings(_Group):
+    """What a session is, how long it lives and how large it may grow."""
+
+    idle_timeout_s: Seconds = 1800.0
+    max_duration_s: Seconds = 86_400.0
+    retention_s: Seconds = 86_400.0
+    late_ttl_s: Seconds = Field(default_factory=lambda fields: fields.get("retention_s", 86_400.0))
+    unclaimed_ttl_s: Seconds = 3600.0
+    allowed_skew_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 10.0
+    closing_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
+    max_trace_spans: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    id_attributes: Names = ()
+    project_attributes: Names = ("openinference.project.name", "arize.project.name", "model_id")
+
+
+class PricingSettings(_Group):
+    """Whether calls without a reported cost are priced."""
+
+    enabled: bool = True
+
+
+class IngestSettings(_Group):
+    """What bounds the memory of the write path."""
+
+    max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 500
+    fetch_max_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 16_777_216
+    trace_cache_spans: Annotated[int, Field(ge=0, le=10_000_000)] = 50_000
+
+
+class ShutdownSettings(_Group):
+    """How the worker ends."""
+
+    grace_s: Seconds = 25.0
+
+
+class HttpSettings(_Group):
+    """Where metrics and health are served; port 0 takes a free one."""
+
+    host: Annotated[str, Field(min_length=1)] = "0.0.0.0"  # noqa: S104 - a scraper and the kubelet come from outside
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+
+
+class LogSettings(_Group):
+    """What is logged and how it looks."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+
+
+class Settings(_Group):
+    """All settings; passwords are masked in every representation."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    session: SessionSettings = SessionSettings()
+    pricing: PricingSettings = PricingSettings()
+    ingest: IngestSettings = IngestSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+
+def variable(group: str, field: str) -> str:
+    """The environment variable of a field, as in `variable("http", "port")` = `AGGREGATOR_HTTP__PORT`."""
+    return f"{PREFIX}{group}{DELIMITER}{field}".upper()
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Every variable that is understood, to its (group, field), in the order of the code."""
+    return {
+        variable(group, field): (group, field)
+        for group, info in Settings.model_fields.items()
+        for field in type(info.default).model_fields
+    }
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Read and check everything; raise one `ConfigurationError` that lists every problem with its remedy."""
+    known = variables()
+    problems = [_unknown(name, known) for name in sorted(environ) if _is_typo(name, known)]
+    given: dict[str, dict[str, str]] = {group: {} for group in Settings.model_fields}
+    for name, (group, field) in known.items():
+        if environ.get(name, "").strip():
+            given[group][field] = environ[name].strip()
+    wrong: set[str] = set()
+    groups: dict[str, Any] = {group: _read_group(group, values, problems, wrong) for group, values in given.items()}
+    settings = Settings(**groups)
+    problems += [check.problem for check in _CHECKS if not wrong & set(check.names) and check.fails(settings)]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return settings
+
+
+def _is_typo(name: str, known: Mapping[str, object]) -> bool:
+    return name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name)
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "unset it")
+
+
+def _read_group(group: str, values: dict[str, str], problems: list[str], wrong: set[str]) -> _Group:
+    """Read one group; fields that are wrong are reported, noted in `wrong` and stand at their default."""
+    kind: type[_Group] = type(Settings.model_fields[group].default)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        bad: dict[str, ErrorDetails] = {}
+        for detail in error.errors(include_url=False, include_context=False):
+            bad.setdefault(str(detail["loc"][0]), detail)
+    for field, detail in bad.items():
+        name = variable(group, field)
+        wrong.add(name)
+        text = detail["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}: {text[0].lower()}{text[1:]}{_shown(kind, field, values[field])}")
+    return kind.model_validate({field: value for field, value in values.items() if field not in bad})
+
+
+def _shown(kind: type[_Group], field: str, value: str) -> str:
+    """What was given and what would be the default, without giving a secret away."""
+    info = kind.model_fields[field]
+    secret = "Secret" in str(info.annotation) or "RedisUrl" in str(info.annotation)
+    default = info.get_default(call_default_factory=True, validated_data={})
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    given = "" if secret else f", not {value!r}"
+    return given + (f"; unset it for the default {shown}" if shown not in (None, "") else "; or unset it")
+
+
+class _Check(NamedTuple):
+    """A rule over several settings; `names` are the variables it looks at."""
+
+    names: tuple[str, ...]
+    fails: Callable[[Settings], bool]
+    remedy: str
+
+    @property
+    def problem(self) -> str:
+        return f"{self.names[0]}: {self.remedy}"
+
+
+def _reads_own_output(settings: Settings) -> bool:
+    kafka = settings.kafka
+    written = (kafka.summary_topic, kafka.dead_letter_topic)
+    if kafka.topic_pattern is not None:
+        return any(re.match(kafka.topic_pattern, topic) for topic in written)
+    return any(topic in kafka.topics for topic in written)
+
+
+def _database(url: RedisUrl) -> str:
+    return urlsplit(url.get_secret_value()).path.strip("/")
+
+
+_TOPICS: Final = ("kafka", "topics"), ("kafka", "topic_pattern")
+_WRITTEN: Final = ("kafka", "summary_topic"), ("kafka", "dead_letter_topic")
+
+
+def _rule(fields: tuple[tuple[str, str], ...], fails: Callable[[Settings], bool], remedy: str) -> _Check:
+    return _Check(tuple(variable(*field) for field in fields), fails, remedy)
+
+
+_CHECKS: Final = (
+    _rule(
+        (("session", "retention_s"), ("session", "idle_timeout_s")),
+        lambda s: s.session.retention_s < s.session.idle_timeout_s,
+        "must be at least AGGREGATOR_SESSION__IDLE_TIMEOUT_S; raise it, or lower the idle timeout",
+    ),
+    _rule(
+        (*_TOPICS, *_WRITTEN),
+        _reads_own_output,
+        "the input must hold neither AGGREGATOR_KAFKA__SUMMARY_TOPIC nor AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC: the "
+        "worker would read what it writes; name other topics (AGGREGATOR_KAFKA__TOPIC_PATTERN counts as input)",
+    ),
+    _rule(
+        _WRITTEN,
+        lambda s: s.kafka.summary_topic == s.kafka.dead_letter_topic,
+        "must differ from AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC; name another topic",
+    ),
+    _rule(
+        (("kafka", "topic_pattern"), ("kafka", "topics")),
+        lambda s: s.kafka.topic_pattern is not None and "topics" in s.kafka.model_fields_set,
+        "give either this or AGGREGATOR_KAFKA__TOPICS; unset one of them",
+    ),
+    _rule(
+        (("kafka", "sasl_username"), ("kafka", "sasl_password"), ("kafka", "security_protocol")),
+        lambda s: s.kafka.uses_sasl and (s.kafka.sasl_username is None or s.kafka.sasl_password is None),
+        "AGGREGATOR_KAFKA__SECURITY_PROTOCOL asks for it and for AGGREGATOR_KAFKA__SASL_PASSWORD; set both",
+    ),
+    _rule(
+        (("kafka", "security_protocol"), ("kafka", "sasl_password")),
+        lambda s: not s.kafka.uses_sasl and s.kafka.sasl_password is not None,
+        "there is an AGGREGATOR_KAFKA__SASL_PASSWORD that it makes no use of; set it to SASL_SSL or SASL_PLAINTEXT",
+    ),
+    _rule(
+        (("kafka", "ssl_key_file"), ("kafka", "ssl_cert_file")),
+        lambda s: (s.kafka.ssl_key_file is not None) and s.kafka.ssl_cert_file is None,
+        "belongs to AGGREGATOR_KAFKA__SSL_CERT_FILE; set that as well",
+    ),
+    _rule(
+        (("redis", "url"), ("redis", "cluster")),
+        lambda s: s.redis.cluster and _database(s.redis.url) not in ("", "0"),
+        "a Redis Cluster has only database 0; end it with /0, or set AGGREGATOR_REDIS__CLUSTER to false",
+    ),
+)
