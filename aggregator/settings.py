@@ -204,7 +204,8 @@ def _read_group(group: str, values: dict[str, str], problems: list[str], wrong: 
     except ValidationError as error:
         bad: dict[str, ErrorDetails] = {}
         for detail in error.errors(include_url=False, include_context=False):
-            bad.setdefault(str(detail["loc"][0]), detail)
+            if detail["loc"][0] in values:  # else a default that could not be derived from a wrong one
+                bad.setdefault(str(detail["loc"][0]), detail)
     for field, detail in bad.items():
         name = variable(group, field)
         wrong.add(name)
