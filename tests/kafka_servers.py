@@ -1,0 +1,226 @@
+"""One broker for the whole run: Apache Kafka where there is a JVM and Maven, else the embedded one.
+
+With `REQUIRE_SERVERS=1` a missing JVM or Maven is an error, so that CI can't quietly test less.
+Tests share the broker and keep apart by the names of their topics and groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from aggregator.embedded.broker import EmbeddedBroker
+from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port
+from aggregator.embedded.server import EmbeddedServer
+from tests import ran_on
+
+_ROOT: Final = Path(__file__).parent.parent
+_POM: Final = _ROOT / "tests" / "kafka" / "pom.xml"
+# A broker of tests lives for a minute: a small heap, and no time spent on optimising what runs so shortly.
+_JVM: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+_SETTINGS: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={directory}/logs
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+message.max.bytes=8388608
+log.cleaner.backoff.ms=500
+log.retention.check.interval.ms=1000
+num.io.threads=4
+num.network.threads=2
+"""
+
+
+class Broker:
+    """A running broker, as tests see it; `name` is what the summary line says."""
+
+    def __init__(self, bootstrap_servers: str, name: str, *, pid: int, is_apache: bool) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.name = name
+        self.pid = pid
+        self.is_apache = is_apache
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """An admin client."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await client.start()
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def create_topic(
+        self,
+        prefix: str = "spans",
+        *,
+        partitions: int = 1,
+        name: str | None = None,
+        config: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
+        """Make a topic (of a new name, unless one is given) and return its name."""
+        name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
+        async with self.admin() as admin:
+            reply = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=dict(config))])
+        _raise_for(reply.topic_errors)
+        return name
+
+    async def add_partitions(self, topic: str, total: int) -> None:
+        """Let the topic grow to `total` partitions."""
+        async with self.admin() as admin:
+            reply = await admin.create_partitions({topic: NewPartitions(total_count=total)})
+        _raise_for(reply.topic_errors)
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic and wait until it is gone."""
+        async with self.admin() as admin:
+            reply = await admin.delete_topics([topic])
+            _raise_for(reply.topic_error_codes)
+            while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
+                await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def producer(self, **settings: Any) -> AsyncIterator[AIOKafkaProducer]:
+        """A producer of the test's own."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap_servers, **({"acks": "all"} | settings))
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+
+def _raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
+    for name, code, *rest in errors:
+        if code:
+            raise for_code(code)(f"{name}: {rest}")
+
+
+class ApacheKafka(EmbeddedServer):
+    """Apache Kafka, broker and controller in one JVM, with its data in a directory that goes with it."""
+
+    start_timeout_s = 60.0  # some 4 s on an idle machine; CI shares its cores
+
+    def __init__(self, jars: Path) -> None:
+        super().__init__()
+        self._java = ["java", *_JVM, "-cp", f"{jars}/*"]
+        self._cluster_id = ""
+
+    def launch(self, port: int, log_dir: Path) -> ChildProcess:
+        """Format the storage and start the broker."""
+        settings = log_dir / "server.properties"
+        settings.write_text(
+            _SETTINGS.format(host=LOCALHOST, port=port, controller_port=free_port(), directory=log_dir / str(port))
+        )
+        self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=self.start_timeout_s, check=False)
+        if done.returncode:
+            pytest.fail(f"Kafka's storage can't be formatted:\n{done.stdout}{done.stderr}", pytrace=False)
+        command = [*self._java, "kafka.Kafka", str(settings)]
+        return ChildProcess("Apache Kafka", command, log_path=log_dir / "broker.log")
+
+    async def answers(self, child: ChildProcess, port: int) -> bool:
+        """Whether the broker of our own cluster id is up and serves."""
+        try:  # first without a Kafka client, which would log every attempt that comes too early
+            _, writer = await asyncio.open_connection(LOCALHOST, port)
+        except OSError:
+            return False
+        writer.close()
+        admin = AIOKafkaAdminClient(bootstrap_servers=f"{LOCALHOST}:{port}")
+        try:
+            await admin.start()
+            cluster = await admin.describe_cluster()
+        except (KafkaError, OSError):
+            return False
+        finally:
+            await admin.close()
+        return bool(cluster["cluster_id"] == self._cluster_id and cluster["brokers"])
+
+
+def _jars(version: str) -> Path:
+    """Kafka's jars, fetched once per version into the checkout's cache."""
+    folder = _ROOT / ".cache" / "kafka" / version
+    if not folder.is_dir():
+        fresh = folder.with_name(f"{version}.{os.getpid()}")  # a run that is cut short leaves nothing half filled
+        command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            shutil.rmtree(fresh, ignore_errors=True)
+            pytest.fail(f"Maven can't fetch Apache Kafka:\n{done.stdout}{done.stderr}", pytrace=False)
+        if folder.is_dir():
+            shutil.rmtree(fresh)
+        else:
+            fresh.rename(folder)
+    return folder
+
+
+def _server() -> tuple[EmbeddedServer, str]:
+    """The broker that this machine can run, not started yet, and its name."""
+    missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
+    if not missing:
+        found = re.search(r"<artifactId>kafka_2.13</artifactId>\s*<version>(.*)</version>", _POM.read_text())
+        assert found, _POM
+        return ApacheKafka(_jars(found[1])), f"Apache Kafka {found[1]}"
+    if os.environ.get("REQUIRE_SERVERS") == "1":
+        pytest.fail(f"REQUIRE_SERVERS=1, but Apache Kafka needs {' and '.join(missing)} on the PATH", pytrace=False)
+    return EmbeddedBroker(), "embedded broker (Tansu)"
+
+
+def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:
+    """Run it to its end beside whatever loop pytest keeps in this thread."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
+@pytest.fixture(scope="session")
+def _broker() -> Iterator[Broker]:
+    server, name = _server()
+    _in_own_loop(server.__aenter__())
+    try:
+        yield Broker(server.address, name, pid=server.pid, is_apache=isinstance(server, ApacheKafka))
+    finally:
+        _in_own_loop(server.stop())
+
+
+@pytest.fixture
+def kafka_broker(_broker: Broker, request: pytest.FixtureRequest) -> Broker:
+    """The broker of this run."""
+    ran_on.note(request, _broker.name)
+    return _broker
+
+
+@pytest.fixture
+def apache_kafka(kafka_broker: Broker) -> Broker:
+    """Apache Kafka, for what the embedded broker can't do; skips with that reason where there is none."""
+    if not kafka_broker.is_apache:
+        pytest.skip("only Apache Kafka does this: needs java and mvn on the PATH")
+    return kafka_broker
