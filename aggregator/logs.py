@@ -1,0 +1,143 @@
+"""Every log event, and how log lines are written: one event name with fields, as text or as JSON.
+
+Lines of libraries go the same way.  Nothing here reads a clock but structlog's own time stamp.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+Log = structlog.stdlib.BoundLogger
+
+
+class Event(StrEnum):
+    """The name of each event; its fields stand beside it."""
+
+    WORKER_STARTED = "worker_started"  # version, core, settings
+    WORKER_READY = "worker_ready"
+    WORKER_STOPPING = "worker_stopping"  # signal or reason
+    WORKER_STOPPED = "worker_stopped"  # seconds
+    GRACE_EXCEEDED = "grace_exceeded"  # grace_s, what was left
+    TASK_DIED = "task_died"  # task, error
+    HTTP_LISTENING = "http_listening"  # host, port
+
+    PARTITIONS_ASSIGNED = "partitions_assigned"  # partitions, offsets
+    PARTITIONS_REVOKED = "partitions_revoked"  # partitions
+    COMMIT_FAILED = "commit_failed"  # error
+    KAFKA_UNAVAILABLE = "kafka_unavailable"  # error, retry_in_s
+    KAFKA_RECOVERED = "kafka_recovered"  # seconds
+    TOPIC_CREATED = "topic_created"  # topic, partitions
+    TOPIC_MISSING = "topic_missing"  # topic
+    TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
+
+    REDIS_CONNECTED = "redis_connected"  # version, cluster
+    REDIS_UNAVAILABLE = "redis_unavailable"  # error, retry_in_s
+    REDIS_RECOVERED = "redis_recovered"  # seconds
+    REDIS_EVICTS = "redis_evicts"  # policy
+    SCRIPTS_RELOADED = "scripts_reloaded"
+    STATE_LOST = "state_lost"  # topic, partition, expected, found, action
+    REWOUND = "rewound"  # topic, partition, offset
+
+    RECORD_REJECTED = "record_rejected"  # topic, partition, offset, reason, detail, partial, suppressed
+    BATCH_FAILED = "batch_failed"  # stage, error, retry_in_s
+    SESSION_CLOSED = "session_closed"  # project, session_id, revision, reason (debug)
+    CLOSING_FAILED = "closing_failed"  # stage, error, retry_in_s
+    SUMMARY_TOO_LARGE = "summary_too_large"  # project, session_id, bytes
+
+
+def configure_logging(level: str, style: str = "auto", stream: TextIO | None = None) -> None:
+    """Send all logs of this process to `stream` (standard error) as `text` or `json`; `auto` is text on a terminal.
+
+    `level` is debug, info, warning or error; libraries are heard from warning upwards, from info at debug.
+    """
+    out = stream if stream is not None else sys.stderr
+    text = style == "text" or (style == "auto" and out.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    # Tracebacks are one field in JSON; the text renderer prints them by itself.
+    rendering: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        if text
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    logging.getLogger(_NAME).setLevel(level.upper())
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,  # loggers made before this call must follow it
+    )
+
+
+_NAME: Final = "aggregator"
+
+
+def get_logger(**fields: object) -> Log:
+    """A logger that puts these fields on each of its lines, as in `get_logger(stage=Stage.DECODE)`."""
+    return structlog.stdlib.get_logger(_NAME, **fields)
+
+
+class RejectLog:
+    """Says why records are rejected without flooding the log: one line per reason and interval.
+
+    A line that was held back is counted, and the next line of that reason carries the count as `suppressed`.
+    Reasons come from the core's closed set, so memory is bounded.
+    """
+
+    INTERVAL_S: Final = 10.0
+
+    def __init__(self, log: Log, monotonic_s: Callable[[], float]) -> None:
+        self._log = log
+        self._monotonic_s = monotonic_s
+        self._last_s: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def rejected(self, reason: str, *, topic: str, partition: int, offset: int, detail: str, partial: bool) -> None:
+        """Log one rejected record, or count it where its reason was logged a moment ago."""
+        now_s = self._monotonic_s()
+        last_s = self._last_s.get(reason)
+        if last_s is not None and now_s - last_s < self.INTERVAL_S:
+            self._suppressed[reason] = self._suppressed.get(reason, 0) + 1
+            return
+        self._last_s[reason] = now_s
+        self._log.warning(
+            Event.RECORD_REJECTED,
+            reason=reason,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            detail=detail,
+            partial=partial,
+            suppressed=self._suppressed.pop(reason, 0),
+        )
+
+    def flush(self) -> None:
+        """Tell what was held back and is not yet told; call it when stopping."""
+        for reason, count in self._suppressed.items():
+            self._log.warning(Event.RECORD_REJECTED, reason=reason, suppressed=count)
+        self._suppressed.clear()

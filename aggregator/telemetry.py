@@ -1,0 +1,315 @@
+"""Every metric: the catalogue of what an operator can measure (`logs.py` is that of what one can read).
+
+Labels come from the enums below (a topic and a partition number aside, which the operator chose), never from ids or
+other content of spans.  The paths count once a batch, not once a span.
+"""
+
+from __future__ import annotations
+
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from aggregator.core import model
+
+# --- label values --------------------------------------------------------------------------------------------------
+
+
+class RecordOutcome(StrEnum):
+    """What became of an input record."""
+
+    APPLIED = "applied"
+    PARTIAL = "partial"
+    DEAD_LETTERED = "dead_lettered"
+    SKIPPED = "skipped"  # a null value
+
+
+class SpanOutcome(StrEnum):
+    """What became of a span."""
+
+    MERGED = "merged"
+    DUPLICATE = "duplicate"
+    DROPPED = "dropped"
+    TOO_LATE = "too_late"
+    FOLDED = "folded"
+
+
+class CloseReason(StrEnum):
+    """Why a session was closed."""
+
+    IDLE = "idle"
+    MAX_DURATION = "max_duration"
+
+
+class Stage(StrEnum):
+    """The steps of the two paths, in their order."""
+
+    DECODE = "decode"
+    FOLD = "fold"
+    STORE = "store"
+    COMMIT = "commit"
+    CLAIM = "claim"
+    PUBLISH = "publish"
+    SETTLE = "settle"
+
+
+class RejectReason(StrEnum):
+    """Why a record or a span of it could not be used; `other` is one that this list does not know."""
+
+    UNDECODABLE = "undecodable"
+    NOT_AN_OBJECT = "not_an_object"
+    BAD_TRACE_ID = "bad_trace_id"
+    BAD_SPAN_ID = "bad_span_id"
+    SESSION_ID_TOO_LONG = "session_id_too_long"
+    OTHER = "other"
+
+
+class IgnoredField(StrEnum):
+    """Which kind of value was passed over while its span counted."""
+
+    START_TIME = "start_time"
+    END_TIME = "end_time"
+    SESSION_ID = "session_id"
+    USER_ID = "user_id"
+    USAGE = "usage"
+    PROMPT_TOKENS = "prompt_tokens"
+    COMPLETION_TOKENS = "completion_tokens"
+    TOTAL_TOKENS = "total_tokens"
+    CACHE_READ_TOKENS = "cache_read_tokens"
+    CACHE_WRITE_TOKENS = "cache_write_tokens"
+    REASONING_TOKENS = "reasoning_tokens"
+    COST = "cost"
+    OTHER = "other"
+
+
+class IgnoredReason(StrEnum):
+    """Why a value was passed over."""
+
+    NEGATIVE = "negative"
+    FRACTIONAL = "fractional"
+    NOT_FINITE = "not_finite"
+    TOO_LARGE = "too_large"
+    INVALID = "invalid"
+    MISSING = "missing"
+    FUTURE = "future"
+    TOO_LONG = "too_long"
+    OTHER = "other"
+
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def _known(kind: type[_E], value: str) -> _E:
+    """The member with that value, else `other`: labels stay a closed set whatever the core comes to say."""
+    try:
+        return kind(value)
+    except ValueError:
+        return kind("other")
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------
+
+_STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_END_TO_END_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 3600)
+_CLOSE_DELAY_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 300, 900, 3600)
+_SUMMARY_BUCKETS_BYTES: Final = tuple(2**power for power in range(10, 23))
+
+
+class _BatchHistogram(Collector):
+    """A histogram that takes many equal observations in one step; the library's own takes them one by one."""
+
+    def __init__(self, name: str, documentation: str, buckets: tuple[float, ...]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._buckets = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, count: int) -> None:
+        self._counts[bisect_left(self._buckets, value)] += count
+        self._sum += value * count
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        total = 0
+        cumulative: list[tuple[str, float]] = []
+        for bound, count in zip((*(str(float(bound)) for bound in self._buckets), "+Inf"), self._counts, strict=True):
+            total += count
+            cumulative.append((bound, total))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=cumulative, sum_value=self._sum)
+
+
+class Metrics:
+    """All metrics, registered with the registry that is handed in; every label value exists from the start.
+
+    `monotonic_s` times the stages: seconds that never go back.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, monotonic_s: Callable[[], float]) -> None:
+        # Without it there is a second series for each counter and histogram that nobody asks for; it lacks types.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry
+        self._monotonic_s = monotonic_s
+
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return Counter(f"aggregator_{name}", documentation, labels, registry=registry)
+
+        def histogram(name: str, documentation: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"aggregator_{name}", documentation, labels, buckets=buckets, registry=registry)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"aggregator_{name}", documentation, labels, registry=registry)
+
+        self._records = counter("records", "Input records by what became of them", "topic", "outcome")
+        self._spans = counter("spans", "Spans by what became of them", "outcome")
+        self._opened = counter("sessions_opened", "Sessions whose key was made")
+        self._reopened = counter("sessions_reopened", "Closing or closed sessions that became active again")
+        self._closed = counter("sessions_closed", "Sessions settled", "reason")
+        self._published = counter("summaries_published", "Summaries acknowledged by the broker")
+        self._summary_bytes = histogram("summary_bytes", "Size of a summary", _SUMMARY_BUCKETS_BYTES)
+        self._dead_letters = counter("dead_letters", "Records sent to the dead-letter topic", "reason")
+        self._ignored = counter("ignored_values", "Values passed over while their span counted", "field", "reason")
+        self._stage = histogram("stage_seconds", "Time of one batch in a stage", _STAGE_BUCKETS_S, "stage")
+        self._end_to_end = _BatchHistogram(
+            "aggregator_end_to_end_seconds",
+            "From a record's log time to its visibility in Redis",
+            _END_TO_END_BUCKETS_S,
+        )
+        registry.register(self._end_to_end)
+        self._close_delay = histogram("close_delay_seconds", "From due to published", _CLOSE_DELAY_BUCKETS_S)
+        self._consumer_lag = gauge("consumer_lag_records", "Records not applied yet", "topic", "partition")
+        self._watermark_lag = gauge("watermark_lag_seconds", "Age of the watermark", "topic", "partition")
+        self._open_sessions = gauge("open_sessions", "Sessions in the shards that this worker owns")
+        self._redis_retries = counter("redis_retries", "Calls to Redis that were repeated")
+        self._conflicts = counter("trace_conflicts", "Trace states that another worker had changed meanwhile")
+        self._register_process()
+        self._prepare_labels()
+
+    def _register_process(self) -> None:
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        build = Info("aggregator_build", "What is running", registry=self.registry)
+        build.info({"version": package_version(), "python": platform.python_version(), "core": core_flavour()})
+
+    def _prepare_labels(self) -> None:
+        for span_outcome in SpanOutcome:
+            self._spans.labels(span_outcome)
+        for close_reason in CloseReason:
+            self._closed.labels(close_reason)
+        for reject_reason in RejectReason:
+            self._dead_letters.labels(reject_reason)
+        self._stages = {stage: self._stage.labels(stage) for stage in Stage}
+
+    # the write path
+
+    def records(self, topic: str, outcome: RecordOutcome, count: int = 1) -> None:
+        """Count input records of one topic."""
+        self._records.labels(topic, outcome).inc(count)
+
+    def spans(self, outcome: SpanOutcome, count: int = 1) -> None:
+        """Count spans."""
+        self._spans.labels(outcome).inc(count)
+
+    def ignored_values(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Count passed-over values by (field, reason) as the core names them."""
+        for (field, reason), count in counts.items():
+            self._ignored.labels(_known(IgnoredField, field), _known(IgnoredReason, reason)).inc(count)
+
+    def dead_letter(self, reason: str, count: int = 1) -> None:
+        """Count records acknowledged by the dead-letter topic."""
+        self._dead_letters.labels(_known(RejectReason, reason)).inc(count)
+
+    def end_to_end(self, seconds: float, count: int = 1) -> None:
+        """Observe `count` records that became visible this long after their log time."""
+        self._end_to_end.observe(max(seconds, 0.0), count)
+
+    def trace_conflicts(self, count: int = 1) -> None:
+        """Count trace states that another worker had changed meanwhile."""
+        self._conflicts.inc(count)
+
+    def redis_retries(self, count: int = 1) -> None:
+        """Count calls to Redis that were repeated."""
+        self._redis_retries.inc(count)
+
+    def partition_lag(self, topic: str, partition: int, *, records: int, watermark_s: float | None) -> None:
+        """Show how far behind a partition is; `watermark_s` is None where it has no watermark yet."""
+        self._consumer_lag.labels(topic, str(partition)).set(records)
+        if watermark_s is not None:
+            self._watermark_lag.labels(topic, str(partition)).set(watermark_s)
+
+    def forget_partition(self, topic: str, partition: int) -> None:
+        """Show a partition no longer: another worker reports it now."""
+        for gauge in (self._consumer_lag, self._watermark_lag):
+            with suppress(KeyError):  # never shown
+                gauge.remove(topic, str(partition))
+
+    # sessions
+
+    def sessions_opened(self, count: int = 1) -> None:
+        """Count sessions whose key was made."""
+        self._opened.inc(count)
+
+    def sessions_reopened(self, count: int = 1) -> None:
+        """Count closing or closed sessions that became active again."""
+        self._reopened.inc(count)
+
+    def session_closed(self, reason: str, count: int = 1) -> None:
+        """Count settled sessions; `reason` is one of `CloseReason`."""
+        self._closed.labels(CloseReason(reason)).inc(count)
+
+    def summary_published(self, size_bytes: int, delay_s: float) -> None:
+        """Count a summary that the broker has acknowledged, `delay_s` after its session fell due."""
+        self._published.inc()
+        self._summary_bytes.observe(size_bytes)
+        self._close_delay.observe(max(delay_s, 0.0))
+
+    def open_sessions(self, count: int) -> None:
+        """Show how many sessions stand in the shards that this worker owns."""
+        self._open_sessions.set(count)
+
+    # both
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Time one batch in one stage, also when it fails."""
+        started_s = self._monotonic_s()
+        try:
+            yield
+        finally:
+            self._stages[stage].observe(self._monotonic_s() - started_s)
+
+    def observe_stage(self, stage: Stage, seconds: float) -> None:
+        """Observe one batch that was timed elsewhere, for instance in a thread."""
+        self._stages[stage].observe(seconds)
+
+
+def package_version() -> str:
+    """The installed version, `unknown` when run from a tree that is not installed."""
+    try:
+        return version("session-aggregator")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def core_flavour() -> str:
+    """`compiled` when the core was compiled by mypyc, else `interpreted`."""
+    return "interpreted" if Path(model.__file__).suffix == ".py" else "compiled"
