@@ -1,0 +1,157 @@
+"""The figures of one trace: bounds, counts, tokens and cost, from all its spans at once (DESIGN sections 3 and 4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aggregator.core.calls import WRAPPER_USAGE, Call, Calls
+from aggregator.core.cost import add_reported_costs, price
+from aggregator.core.counting import decide_what_counts
+from aggregator.core.model import LLM, UNKNOWN_MODEL, Counts, ModelUsage, Span, TraceRollup
+from aggregator.core.pricing import Pricer
+from aggregator.core.tree import Tree
+
+MAX_USERS: Final = 16
+MAX_SERVICES: Final = 16
+NANO_PER_USD: Final = 1_000_000_000
+
+
+def rollup(spans: list[Span], pricer: Pricer) -> TraceRollup:
+    """Compute the figures of one trace.
+
+    `spans` are all its distinct spans (no span id twice), in any order, and are left as they are; the result does not
+    depend on the order.  Never raises.
+    """
+    trace = TraceRollup()
+    if spans:
+        tree = Tree(spans)
+        _describe(trace, tree)
+        _account(trace, Calls(tree), pricer)
+    return trace
+
+
+def _describe(trace: TraceRollup, tree: Tree) -> None:
+    """Set everything but tokens and cost."""
+    services: set[str] = set()
+    last_service = ""
+    for span in tree.spans:
+        if span.start_us > 0 and trace.started_us == 0:  # in start order: the first that is known
+            trace.started_us = span.start_us
+        end_us = span.end_us or span.start_us
+        if end_us > trace.ended_us:
+            trace.ended_us = end_us
+        if span.error:
+            trace.error_count += 1
+        if span.span_class == LLM:
+            trace.llm_span_count += 1
+            trace.llm_span_prompt_tokens += span.written_prompt_tokens
+            trace.llm_span_completion_tokens += span.written_completion_tokens
+        if span.service != last_service:
+            last_service = span.service
+            services.add(last_service)
+        if span.user_id:
+            _note_user(trace, span)
+    services.discard("")
+    trace.services = sorted(services)[:MAX_SERVICES]
+    trace.span_count = len(tree.spans)
+    trace.missing_root = tree.first_root < 0
+    trace.name = tree.spans[max(tree.first_root, 0)].name
+
+
+def _note_user(trace: TraceRollup, span: Span) -> None:
+    if len(trace.users) == MAX_USERS:
+        return
+    for user_id, _, _ in trace.users:
+        if user_id == span.user_id:
+            return
+    trace.users.append((span.user_id, span.start_us, span.span_id))
+
+
+def _account(trace: TraceRollup, calls: Calls, pricer: Pricer) -> None:
+    """Set tokens, cost, models and the flags about usage."""
+    if not calls.in_order:
+        return
+    trace.nested_llm = decide_what_counts(calls)
+    if calls.with_cost:
+        add_reported_costs(calls)
+    for call in calls.in_order:
+        if call.counts:
+            _add_tokens(trace, call)
+        if call.adds_reported_cost:
+            trace.reported_costs += 1
+            _add_cost(trace, call.span, call.cost_nano)
+        elif call.counts and not call.paid_above:
+            _add_price(trace, call, pricer)
+
+
+def _add_tokens(trace: TraceRollup, call: Call) -> None:
+    span = call.span
+    trace.prompt_tokens += span.prompt_tokens
+    trace.completion_tokens += span.completion_tokens
+    trace.embedding_tokens += span.embedding_tokens
+    trace.cache_read_tokens += call.cache_read
+    trace.cache_write_tokens += call.cache_write
+    trace.reasoning_tokens += call.reasoning
+    if call.kind == WRAPPER_USAGE:
+        trace.wrapper_usage = True
+    model = _model_entry(trace, span)
+    model.calls += 1
+    model.prompt_tokens += span.prompt_tokens
+    model.completion_tokens += span.completion_tokens
+    model.embedding_tokens += span.embedding_tokens
+
+
+def _add_price(trace: TraceRollup, call: Call, pricer: Pricer) -> None:
+    cost_nano = price(call, pricer)
+    if cost_nano < 0:
+        trace.unpriced_calls += 1
+    else:
+        trace.priced_costs += 1
+        _add_cost(trace, call.span, cost_nano)
+
+
+def _add_cost(trace: TraceRollup, span: Span, cost_nano: int) -> None:
+    trace.cost_nano += cost_nano
+    _model_entry(trace, span).cost_nano += cost_nano
+
+
+def _model_entry(trace: TraceRollup, span: Span) -> ModelUsage:
+    name = span.model or UNKNOWN_MODEL
+    entry = trace.models.get(name)
+    if entry is None:
+        entry = ModelUsage()
+        trace.models[name] = entry
+    return entry
+
+
+def trace_counts(rollup: TraceRollup, *, conflicting: bool, truncated: bool) -> Counts:
+    """The additive figures of one trace, for the session's sums.
+
+    `conflicting` says that spans of the trace claim different sessions, `truncated` that it took no more spans.
+    """
+    whole_usd, rest_nano = divmod(rollup.cost_nano, NANO_PER_USD)
+    return Counts(
+        trace_count=1,
+        span_count=rollup.span_count,
+        llm_span_count=rollup.llm_span_count,
+        error_count=rollup.error_count,
+        error_trace_count=1 if rollup.error_count > 0 else 0,
+        prompt_tokens=rollup.prompt_tokens,
+        completion_tokens=rollup.completion_tokens,
+        cache_read_tokens=rollup.cache_read_tokens,
+        cache_write_tokens=rollup.cache_write_tokens,
+        reasoning_tokens=rollup.reasoning_tokens,
+        embedding_tokens=rollup.embedding_tokens,
+        llm_span_prompt_tokens=rollup.llm_span_prompt_tokens,
+        llm_span_completion_tokens=rollup.llm_span_completion_tokens,
+        unpriced_calls=rollup.unpriced_calls,
+        reported_costs=rollup.reported_costs,
+        priced_costs=rollup.priced_costs,
+        conflicting_claim_traces=1 if conflicting else 0,
+        wrapper_usage_traces=1 if rollup.wrapper_usage else 0,
+        nested_llm_traces=1 if rollup.nested_llm else 0,
+        missing_root_traces=1 if rollup.missing_root else 0,
+        truncated_traces=1 if truncated else 0,
+        cost_whole_usd=whole_usd,
+        cost_rest_nano=rest_nano,
+    )
