@@ -1,0 +1,555 @@
+"""What one span says, read from the official message: the reading half of the oracle (see `tests.oracle`).
+
+Written from DESIGN.md and ATTRIBUTES.md alone; it is slow and plain on purpose and shares no code with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Status, TracesData
+
+Plain = str | bool | int | float | None
+"""A value that can mean something; arrays, maps, bytes and unset values are None."""
+
+Attributes = Mapping[str, Plain]
+
+DAY_US = 24 * 3600 * 1_000_000
+MAX_TOKENS = 10**12
+MAX_COST_USD = 10**6
+MAX_ID_BYTES = 512
+MAX_JSON_BYTES = 65_536
+MAX_TEXT = 256
+
+BAD_ID = "bad_id"
+SESSION_ID_TOO_LONG = "session_id_too_long"
+
+CLAIM_ROWS = (
+    "session.id",
+    "langfuse.session.id",
+    "traceloop.association.properties.session_id",
+    "ai.telemetry.metadata.sessionId",
+    "langsmith.metadata.session_id",
+    "langsmith.metadata.thread_id",
+    "langsmith.metadata.conversation_id",
+    "mlflow.trace.session",
+    "gcp.vertex.agent.session_id",
+    "langfuse.trace.metadata.langfuse_session_id",
+    "langfuse.observation.metadata.langfuse_session_id",
+    "gen_ai.conversation.id",
+)
+USER_ATTRIBUTES = (
+    "user.id",
+    "langfuse.user.id",
+    "traceloop.association.properties.user_id",
+    "ai.telemetry.metadata.userId",
+    "langsmith.metadata.user_id",
+    "mlflow.trace.user",
+    "enduser.id",
+)
+PROJECT_ATTRIBUTES = ("openinference.project.name", "arize.project.name", "model_id")
+COST_ATTRIBUTES = ("llm.cost.total", "gen_ai.usage.cost", "operation.cost")
+MODEL_ATTRIBUTES = (
+    "gen_ai.response.model",
+    "llm.model_name",
+    "gen_ai.request.model",
+    "llm.response.model_name",
+    "llm.request.model_name",
+    "ai.model.id",
+    "mlflow.llm.model",
+    "langfuse.observation.model.name",
+    "embedding.model_name",
+)
+
+OPENINFERENCE_KINDS = {"llm": "llm", "embedding": "embedding", "agent": "agent", "tool": "tool", "chain": "chain"}
+GENAI_OPERATIONS = {
+    "chat": "llm",
+    "text_completion": "llm",
+    "generate_content": "llm",
+    "completion": "llm",
+    "generate": "llm",
+    "embeddings": "embedding",
+    "invoke_agent": "agent",
+    "create_agent": "agent",
+    "execute_tool": "tool",
+}
+NAMED_CLASSES = (
+    (
+        "langfuse.observation.type",
+        {"generation": "llm", "embedding": "embedding", "agent": "agent", "tool": "tool", "chain": "chain"},
+    ),
+    (
+        "mlflow.spanType",
+        {
+            "llm": "llm",
+            "chat_model": "llm",
+            "embedding": "embedding",
+            "agent": "agent",
+            "tool": "tool",
+            "chain": "chain",
+        },
+    ),
+    ("langsmith.span.kind", {"llm": "llm", "tool": "tool", "chain": "chain"}),
+    ("traceloop.span.kind", {"tool": "tool", "agent": "agent", "workflow": "chain", "task": "chain"}),
+    ("llm.request.type", {"chat": "llm", "completion": "llm", "embedding": "embedding"}),
+)
+
+# The columns of a family: prompt, completion, cache read, cache write, reasoning, total.
+G, V = "gen_ai.usage.", "ai.usage."
+PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
+    (
+        "openinference",
+        (
+            ("llm.token_count.prompt",),
+            ("llm.token_count.completion",),
+            ("llm.token_count.prompt_details.cache_read",),
+            ("llm.token_count.prompt_details.cache_write",),
+            ("llm.token_count.completion_details.reasoning",),
+            ("llm.token_count.total",),
+        ),
+    ),
+    (
+        "gen_ai",
+        (
+            (G + "input_tokens",),
+            (G + "output_tokens",),
+            (G + "cache_read.input_tokens", G + "cache_read_input_tokens", G + "details.cache_read_tokens"),
+            (
+                G + "cache_write.input_tokens",
+                G + "cache_creation.input_tokens",
+                G + "cache_write_input_tokens",
+                G + "cache_creation_input_tokens",
+                G + "details.cache_write_tokens",
+            ),
+            (G + "reasoning.output_tokens", G + "reasoning_tokens", G + "details.reasoning_tokens"),
+            (G + "total_tokens",),
+        ),
+    ),
+    (
+        "legacy",
+        (
+            (G + "prompt_tokens", "llm.usage.prompt_tokens"),
+            (G + "completion_tokens", "llm.usage.completion_tokens"),
+            (),
+            (),
+            (),
+            ("llm.usage.total_tokens",),
+        ),
+    ),
+    (
+        "vercel",
+        (
+            (V + "inputTokens", V + "promptTokens"),
+            (V + "outputTokens", V + "completionTokens"),
+            (V + "cachedInputTokens", V + "inputTokenDetails.cacheReadTokens"),
+            (V + "inputTokenDetails.cacheWriteTokens",),
+            (V + "reasoningTokens",),
+            (V + "totalTokens", V + "tokens"),
+        ),
+    ),
+)
+LANGFUSE_COLUMNS: tuple[tuple[str, ...], ...] = (
+    ("input", "prompt_tokens", "input_tokens"),
+    ("output", "completion_tokens", "output_tokens"),
+    (
+        "input_cached_tokens",
+        "input_cache_read",
+        "cache_read_input_tokens",
+        "prompt_tokens_details.cached_tokens",
+        "input_tokens_details.cached_tokens",
+    ),
+    ("input_cache_creation", "cache_creation_input_tokens"),
+    (
+        "output_reasoning",
+        "output_reasoning_tokens",
+        "completion_tokens_details.reasoning_tokens",
+        "output_tokens_details.reasoning_tokens",
+    ),
+    ("total", "total_tokens"),
+)
+MLFLOW_COLUMNS: tuple[tuple[str, ...], ...] = (
+    ("input_tokens",),
+    ("output_tokens",),
+    ("cache_read_input_tokens",),
+    ("cache_creation_input_tokens",),
+    (),
+    ("total_tokens",),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Token figures of one span; the written ones are as the producer reported prompt and completion."""
+
+    prompt: int = 0
+    completion: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    embedding: int = 0
+    written_prompt: int = 0
+    written_completion: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanRead:
+    """One span as the documents read it; times in microseconds, 0 unknown; `claim` is (row, session id)."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    start_us: int
+    end_us: int
+    error: bool
+    span_class: str
+    service: str
+    scope: str
+    project: str
+    claim: tuple[int, str] | None
+    user_id: str
+    model: str
+    usage: Usage
+    cost_nano: int | None
+    encoding: bytes
+
+    @property
+    def has_usage(self) -> bool:
+        u = self.usage
+        return max(u.prompt, u.completion, u.cache_read, u.cache_write, u.reasoning, u.embedding) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """The columns of one attribute family; None where the producer gave no usable value."""
+
+    family: str
+    prompt: int | None = None
+    completion: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    total: int | None = None
+    inclusive: bool = False
+
+
+def plain_value(value: AnyValue) -> Plain:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "int_value":
+        return value.int_value
+    if kind == "double_value":
+        return value.double_value
+    return None
+
+
+def read_attributes(pairs: Sequence[KeyValue], *, unquote: bool = False) -> dict[str, Plain]:
+    """Turns attributes into a dictionary; of one key's several values the last stays."""
+    found = {pair.key: plain_value(pair.value) for pair in pairs}
+    return {key: unquoted(value) for key, value in found.items()} if unquote else found
+
+
+def unquoted(value: Plain) -> Plain:
+    """Gives the content of a JSON string literal, and anything else as it is."""
+    if isinstance(value, str) and len(value) >= 2 and value[0] == value[-1] == '"':
+        try:
+            content = json.loads(value)
+        except ValueError:
+            return value
+        return content if isinstance(content, str) else value
+    return value
+
+
+def token_number(value: object) -> int | None:
+    """Gives a usable token figure, or None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        if not re.fullmatch(r"[+-]?[0-9]+", text):
+            return None
+        value = Decimal(text)
+    elif isinstance(value, float):
+        value = Decimal(repr(value))
+    elif isinstance(value, int):
+        value = Decimal(value)
+    else:
+        return None
+    if not value.is_finite() or value < 0 or value > MAX_TOKENS or value != int(value):
+        return None
+    return int(value)
+
+
+def cost_number(value: object) -> int | None:
+    """Gives a usable cost in nano-dollars, rounded half-even, or None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
+            return None
+        amount = Decimal(text)
+    elif isinstance(value, float):
+        amount = Decimal(repr(value))
+    elif isinstance(value, int):
+        amount = Decimal(value)
+    else:
+        return None
+    if not amount.is_finite() or amount < 0 or amount > MAX_COST_USD:
+        return None
+    return int((amount * 10**9).to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+def json_object(value: Plain) -> dict[str, object] | None:
+    """Reads an attribute that holds a JSON object as text."""
+    if not isinstance(value, str) or len(value.encode()) > MAX_JSON_BYTES:
+        return None
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def first_number(source: Mapping[str, object], names: Sequence[str]) -> int | None:
+    for name in names:
+        number = token_number(source.get(name))
+        if number is not None:
+            return number
+    return None
+
+
+def figures_from(family: str, source: Mapping[str, object], columns: tuple[tuple[str, ...], ...]) -> Figures | None:
+    """Reads one family; None where nothing of it is usable."""
+    prompt, completion, cache_read, cache_write, reasoning, total = (first_number(source, names) for names in columns)
+    if all(number is None for number in (prompt, completion, cache_read, cache_write, reasoning, total)):
+        return None
+    return Figures(
+        family=family,
+        prompt=prompt,
+        completion=completion,
+        cache_read=cache_read,
+        cache_write=cache_write,
+        reasoning=reasoning,
+        total=total,
+    )
+
+
+def langfuse_figures(value: Plain) -> Figures | None:
+    """Reads Langfuse's open set of keys: where `total` is the sum of all others, those exclude one another."""
+    details = json_object(value)
+    if details is None:
+        return None
+    nested = {f"{k}.{k2}": v2 for k, v in details.items() if isinstance(v, dict) for k2, v2 in v.items()}
+    figures = figures_from("langfuse", {**details, **nested}, LANGFUSE_COLUMNS)
+    if figures is None:
+        return None
+    parts = {k: n for k, v in details.items() if k != "total" and (n := token_number(v)) is not None}
+    if parts and token_number(details.get("total")) == sum(parts.values()):
+        prompt = sum(n for k, n in parts.items() if k.startswith(("input", "cache")))
+        completion = sum(n for k, n in parts.items() if k.startswith("output"))
+        return replace(figures, prompt=prompt, completion=completion, inclusive=True)
+    return figures
+
+
+def read_figures(attributes: Attributes) -> Figures | None:
+    """Takes the first family that is present."""
+    for family, columns in PLAIN_FAMILIES:
+        figures = figures_from(family, attributes, columns)
+        if figures is not None:
+            return figures
+    figures = langfuse_figures(attributes.get("langfuse.observation.usage_details"))
+    if figures is not None:
+        return figures
+    mlflow = json_object(attributes.get("mlflow.chat.tokenUsage"))
+    return None if mlflow is None else figures_from("mlflow", mlflow, MLFLOW_COLUMNS)
+
+
+def normalised(figures: Figures | None, span_class: str) -> Usage:
+    """Brings the figures of a family to inclusive totals."""
+    if figures is None:
+        return Usage()
+    written_prompt, written_completion = figures.prompt or 0, figures.completion or 0
+    prompt, completion, total = written_prompt, written_completion, figures.total
+    if figures.prompt is None and figures.completion is None and total is not None:
+        prompt, total = total, None
+    cache_read, cache_write, reasoning = figures.cache_read or 0, figures.cache_write or 0, figures.reasoning or 0
+    cache, plain_sum = cache_read + cache_write, prompt + completion
+    without_cache = cache > 0 and total in (plain_sum + cache, plain_sum + cache + reasoning)
+    without_reasoning = reasoning > 0 and total in (plain_sum + reasoning, plain_sum + cache + reasoning)
+    if not figures.inclusive:
+        add_cache = cache > prompt or (without_cache and total != plain_sum)
+        add_reasoning = reasoning > completion or (without_reasoning and total != plain_sum)
+        prompt += cache if add_cache else 0
+        completion += reasoning if add_reasoning else 0
+    if span_class == "embedding":
+        return Usage(embedding=prompt + completion)
+    return Usage(
+        prompt=prompt,
+        completion=completion,
+        cache_read=cache_read,
+        cache_write=cache_write,
+        reasoning=reasoning,
+        written_prompt=written_prompt,
+        written_completion=written_completion,
+    )
+
+
+def read_cost(attributes: Attributes) -> int | None:
+    details = json_object(attributes.get("langfuse.observation.cost_details"))
+    values = [None if details is None else details.get("total"), *(attributes.get(name) for name in COST_ATTRIBUTES)]
+    return next((cost for value in values if (cost := cost_number(value)) is not None), None)
+
+
+def read_model(attributes: Attributes, family: str) -> str:
+    names = MODEL_ATTRIBUTES if family != "openinference" else ("llm.model_name", *MODEL_ATTRIBUTES)
+    for name in names:
+        value = attributes.get(name)
+        if name == "mlflow.llm.model":
+            value = unquoted(value)
+        if isinstance(value, str) and value.strip():
+            return value[:MAX_TEXT]
+    return ""
+
+
+def read_class(attributes: Attributes, *, has_figures: bool, model: str) -> str:
+    found = class_by_evidence(attributes, has_figures=has_figures, model=model)
+    own_model = attributes.get("llm.model_name")
+    messages = any(key.startswith("llm.input_messages.") for key in attributes)
+    if found == "agent" and isinstance(own_model, str) and own_model.strip() and messages:
+        return "llm"
+    return found
+
+
+def class_by_evidence(attributes: Attributes, *, has_figures: bool, model: str) -> str:
+    lowered = {k: v.strip().lower() for k, v in attributes.items() if isinstance(v, str)}
+    if kind := lowered.get("openinference.span.kind"):
+        return OPENINFERENCE_KINDS.get(kind, "other")
+    if operation := lowered.get("gen_ai.operation.name"):
+        return GENAI_OPERATIONS.get(operation, "chain")
+    if operation := lowered.get("ai.operationId"):
+        if operation.endswith((".dogenerate", ".dostream")):
+            return "llm"
+        if operation.endswith(".doembed") or operation in ("ai.embed", "ai.embedmany"):
+            return "embedding"
+        return "tool" if operation == "ai.toolcall" else "chain"
+    for name, classes in NAMED_CLASSES:
+        if lowered.get(name) in classes:
+            return classes[lowered[name]]
+    return "llm" if has_figures and model else "other"
+
+
+def identifier(value: Plain) -> str | None:
+    """Gives a session or user id as text without white space around it; None where it is no id."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def read_claim(candidates: Sequence[Plain]) -> tuple[tuple[int, str] | None, bool]:
+    """Gives the claim of the first usable row, and whether a row was passed over as too long."""
+    too_long = False
+    for row, value in enumerate(candidates):
+        session_id = identifier(value)
+        if session_id is None:
+            continue
+        if len(session_id.encode()) <= MAX_ID_BYTES:
+            return (row, session_id), too_long
+        too_long = True
+    return None, too_long
+
+
+def read_user(attributes: Attributes) -> str:
+    ids = [identifier(attributes.get(name)) for name in USER_ATTRIBUTES]
+    return next((i for i in ids if i is not None and len(i.encode()) <= MAX_ID_BYTES), "")
+
+
+def text_of(attributes: Attributes, names: Sequence[str], default: str) -> str:
+    values = [attributes.get(name) for name in names]
+    return next((v[:MAX_TEXT] for v in values if isinstance(v, str) and v), default)
+
+
+def usable_id(value: bytes, length: int) -> bool:
+    return len(value) == length and any(value)
+
+
+def known_us(nanoseconds: int, log_ms: int) -> int:
+    """Gives a time in microseconds, 0 where it is missing or more than a day after the log time."""
+    microseconds = nanoseconds // 1000
+    return microseconds if microseconds <= log_ms * 1000 + DAY_US else 0
+
+
+def read_record(
+    message: TracesData,
+    log_ms: int,
+    *,
+    session_id_attributes: Sequence[str] = (),
+    project_attributes: Sequence[str] = (),
+) -> tuple[list[SpanRead], set[str]]:
+    """Reads all spans of one record; the set says why it is `partial`, and is empty if it is not."""
+    spans: list[SpanRead] = []
+    partial: set[str] = set()
+    for resource_spans in message.resource_spans:
+        resource = read_attributes(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            scope = scope_spans.scope.name
+            for span in scope_spans.spans:
+                if not usable_id(span.trace_id, 16) or not usable_id(span.span_id, 8):
+                    partial.add(BAD_ID)
+                    continue
+                attributes = read_attributes(span.attributes, unquote=scope.startswith("mlflow"))
+                if attributes.get("logfire.span_type") == "pending_span":
+                    continue
+                rows = [attributes.get(name) for name in (*session_id_attributes, *CLAIM_ROWS)]
+                claim, too_long = read_claim([*rows, resource.get("session.id")])
+                if too_long and claim is None:
+                    partial.add(SESSION_ID_TOO_LONG)
+                project = text_of(resource, project_attributes or PROJECT_ATTRIBUTES, "default")
+                spans.append(read_span(span, attributes, resource, scope, project, claim, log_ms))
+    return spans, partial
+
+
+def read_span(
+    span: SpanMessage,
+    attributes: Attributes,
+    resource: Attributes,
+    scope: str,
+    project: str,
+    claim: tuple[int, str] | None,
+    log_ms: int,
+) -> SpanRead:
+    """Reads one span with usable ids."""
+    figures = read_figures(attributes)
+    model = read_model(attributes, "" if figures is None else figures.family)
+    span_class = read_class(attributes, has_figures=figures is not None, model=model)
+    parent = span.parent_span_id
+    return SpanRead(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id=parent if usable_id(parent, 8) else b"",
+        name=span.name[:MAX_TEXT],
+        start_us=known_us(span.start_time_unix_nano, log_ms),
+        end_us=known_us(span.end_time_unix_nano, log_ms),
+        error=span.status.code == Status.STATUS_CODE_ERROR,
+        span_class=span_class,
+        service=text_of(resource, ("service.name",), ""),
+        scope=scope[:MAX_TEXT],
+        project=project,
+        claim=claim,
+        user_id=read_user(attributes),
+        model=model,
+        usage=normalised(figures, span_class),
+        cost_nano=read_cost(attributes),
+        encoding=span.SerializeToString(deterministic=True),
+    )
