@@ -13,8 +13,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aggregator.logs import Event, RejectLog, configure_logging, get_logger
-from aggregator.telemetry import Metrics, RecordOutcome, SpanOutcome, Stage
+from aggregator.telemetry import (
+    Event,
+    Metrics,
+    RecordOutcome,
+    RejectLog,
+    SpanOutcome,
+    Stage,
+    configure_logging,
+    get_logger,
+)
 
 
 class Ticks:

@@ -1,0 +1,35 @@
+"""What an operator can measure (`metrics.py`) and read (`logs.py`): one catalogue of each."""
+
+from __future__ import annotations
+
+from aggregator.telemetry.logs import Event, Log, RejectLog, configure_logging, get_logger
+from aggregator.telemetry.metrics import (
+    CloseReason,
+    IgnoredField,
+    IgnoredReason,
+    Metrics,
+    RecordOutcome,
+    RejectReason,
+    SpanOutcome,
+    Stage,
+    core_flavour,
+    package_version,
+)
+
+__all__ = [
+    "CloseReason",
+    "Event",
+    "IgnoredField",
+    "IgnoredReason",
+    "Log",
+    "Metrics",
+    "RecordOutcome",
+    "RejectLog",
+    "RejectReason",
+    "SpanOutcome",
+    "Stage",
+    "configure_logging",
+    "core_flavour",
+    "get_logger",
+    "package_version",
+]
