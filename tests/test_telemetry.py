@@ -85,7 +85,7 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     metrics.records("otlp_spans", RecordOutcome.APPLIED, 3)
-    metrics.ignored_values({("cost", "negative"): 2})
+    metrics.ignored([("cost", "negative"), ("cost", "negative")])
     metrics.partition_lag("otlp_spans", 1, records=7, watermark_s=1.5)
     text = generate_latest(registry).decode()
     samples = {
@@ -99,19 +99,25 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
 
 
 def test_counts_arrive_under_their_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.spans(SpanOutcome.MERGED, 5)
-    metrics.spans(SpanOutcome.MERGED, 6)
+    metrics.spans({SpanOutcome.MERGED: 5, SpanOutcome.DROPPED: 1})
+    metrics.spans({SpanOutcome.MERGED: 6})
+    metrics.sessions(opened=2, reopened=1)
+    metrics.ignored([("cost", "negative"), ("usage", "invalid"), ("cost", "negative")])
     metrics.session_closed("idle", 2)
     metrics.summary_published(2_000, 0.3)
     assert registry.get_sample_value("aggregator_spans_total", {"outcome": "merged"}) == 11
     assert registry.get_sample_value("aggregator_spans_total", {"outcome": "too_late"}) == 0
     assert registry.get_sample_value("aggregator_sessions_closed_total", {"reason": "idle"}) == 2
+    assert registry.get_sample_value("aggregator_sessions_opened_total") == 2
+    assert registry.get_sample_value("aggregator_sessions_reopened_total") == 1
+    negative_costs = {"field": "cost", "reason": "negative"}
+    assert registry.get_sample_value("aggregator_ignored_values_total", negative_costs) == 2
     assert registry.get_sample_value("aggregator_summary_bytes_bucket", {"le": "2048.0"}) == 1
     assert registry.get_sample_value("aggregator_summary_bytes_bucket", {"le": "1024.0"}) == 0
 
 
 def test_labels_stay_a_closed_set(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.ignored_values({("made up", "also made up"): 4})
+    metrics.ignored([("made up", "also made up")] * 4)
     metrics.dead_letter("made up")
     other = {"field": "other", "reason": "other"}
     assert registry.get_sample_value("aggregator_ignored_values_total", other) == 4
@@ -205,20 +211,20 @@ def test_rejects_are_logged_once_per_reason_and_interval_and_all_are_counted(tic
     rejects = RejectLog(get_logger(), ticks)
 
     def reject(reason: str, offset: int) -> None:
-        rejects.rejected(reason, topic="t", partition=0, offset=offset, detail="d", partial=False)
+        rejects.reject(reason, topic="t", partition=0, offset=offset, detail="d", partial=False)
 
     for offset in range(100):
-        reject("undecodable", offset)
-    reject("bad_span_id", 100)
+        reject("not_json", offset)
+    reject("bad_id", 100)
     ticks.now_s += RejectLog.INTERVAL_S
-    reject("undecodable", 101)
-    reject("undecodable", 102)
+    reject("not_json", 101)
+    reject("not_json", 102)
     rejects.flush()
     rejects.flush()
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(line["reason"], line.get("offset"), line["suppressed"]) for line in lines] == [
-        ("undecodable", 0, 0),
-        ("bad_span_id", 100, 0),
-        ("undecodable", 101, 99),
-        ("undecodable", None, 1),
+        ("not_json", 0, 0),
+        ("bad_id", 100, 0),
+        ("not_json", 101, 99),
+        ("not_json", None, 1),
     ]

@@ -22,34 +22,30 @@ class Event(StrEnum):
 
     WORKER_STARTED = "worker_started"  # version, core, settings
     WORKER_READY = "worker_ready"
-    WORKER_STOPPING = "worker_stopping"  # signal or reason
+    WORKER_STOPPING = "worker_stopping"  # reason
     WORKER_STOPPED = "worker_stopped"  # seconds
-    GRACE_EXCEEDED = "grace_exceeded"  # grace_s, what was left
+    GRACE_EXCEEDED = "grace_exceeded"  # grace_s
     TASK_DIED = "task_died"  # task, error
     HTTP_LISTENING = "http_listening"  # host, port
 
-    PARTITIONS_ASSIGNED = "partitions_assigned"  # partitions, offsets
+    RETRYING = "retrying"  # operation, error
+    RECOVERED = "recovered"  # operation
+
+    PARTITIONS_ASSIGNED = "partitions_assigned"  # partitions
     PARTITIONS_REVOKED = "partitions_revoked"  # partitions
-    COMMIT_FAILED = "commit_failed"  # error
-    KAFKA_UNAVAILABLE = "kafka_unavailable"  # error, retry_in_s
-    KAFKA_RECOVERED = "kafka_recovered"  # seconds
+    REVOKED_UNFINISHED = "revoked_unfinished"  # partitions, unfinished
+    PARTITION_STARTED = "partition_started"  # topic, partition, offset, why
     TOPIC_CREATED = "topic_created"  # topic, partitions
     TOPIC_MISSING = "topic_missing"  # topic
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
 
     REDIS_CONNECTED = "redis_connected"  # version, cluster
-    REDIS_UNAVAILABLE = "redis_unavailable"  # error, retry_in_s
-    REDIS_RECOVERED = "redis_recovered"  # seconds
     REDIS_EVICTS = "redis_evicts"  # policy
     SCRIPTS_RELOADED = "scripts_reloaded"
-    STATE_LOST = "state_lost"  # topic, partition, expected, found, action
-    REWOUND = "rewound"  # topic, partition, offset
+    STATE_LOST = "state_lost"  # topic, partition, expected, found
 
     RECORD_REJECTED = "record_rejected"  # topic, partition, offset, reason, detail, partial, suppressed
-    BATCH_FAILED = "batch_failed"  # stage, error, retry_in_s
     SESSION_CLOSED = "session_closed"  # project, session_id, revision, reason (debug)
-    CLOSING_FAILED = "closing_failed"  # stage, error, retry_in_s
-    SUMMARY_TOO_LARGE = "summary_too_large"  # project, session_id, bytes
 
 
 def configure_logging(level: str, style: str = "auto", stream: TextIO | None = None) -> None:
@@ -117,7 +113,7 @@ class RejectLog:
         self._last_s: dict[str, float] = {}
         self._suppressed: dict[str, int] = {}
 
-    def rejected(self, reason: str, *, topic: str, partition: int, offset: int, detail: str, partial: bool) -> None:
+    def reject(self, reason: str, *, topic: str, partition: int, offset: int, detail: str, partial: bool) -> None:
         """Log one rejected record, or count it where its reason was logged a moment ago."""
         now_s = self._monotonic_s()
         last_s = self._last_s.get(reason)

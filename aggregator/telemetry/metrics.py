@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -40,7 +41,6 @@ class RecordOutcome(StrEnum):
     APPLIED = "applied"
     PARTIAL = "partial"
     DEAD_LETTERED = "dead_lettered"
-    SKIPPED = "skipped"  # a null value
 
 
 class SpanOutcome(StrEnum):
@@ -73,36 +73,33 @@ class Stage(StrEnum):
 
 
 class RejectReason(StrEnum):
-    """Why a record or a span of it could not be used; `other` is one that this list does not know."""
+    """Why a record went to the dead-letter topic; `other` is a reason that this list does not know."""
 
-    UNDECODABLE = "undecodable"
+    NOT_PROTOBUF = "not_protobuf"
+    NOT_JSON = "not_json"
     NOT_AN_OBJECT = "not_an_object"
-    BAD_TRACE_ID = "bad_trace_id"
-    BAD_SPAN_ID = "bad_span_id"
+    WRONG_TYPE = "wrong_type"
+    BAD_ID = "bad_id"
     SESSION_ID_TOO_LONG = "session_id_too_long"
     OTHER = "other"
 
 
 class IgnoredField(StrEnum):
-    """Which kind of value was passed over while its span counted."""
+    """What was passed over: a value of a span that counts, or a whole span or record."""
 
     START_TIME = "start_time"
     END_TIME = "end_time"
     SESSION_ID = "session_id"
     USER_ID = "user_id"
     USAGE = "usage"
-    PROMPT_TOKENS = "prompt_tokens"
-    COMPLETION_TOKENS = "completion_tokens"
-    TOTAL_TOKENS = "total_tokens"
-    CACHE_READ_TOKENS = "cache_read_tokens"
-    CACHE_WRITE_TOKENS = "cache_write_tokens"
-    REASONING_TOKENS = "reasoning_tokens"
     COST = "cost"
+    SPAN = "span"
+    RECORD = "record"
     OTHER = "other"
 
 
 class IgnoredReason(StrEnum):
-    """Why a value was passed over."""
+    """Why it was passed over."""
 
     NEGATIVE = "negative"
     FRACTIONAL = "fractional"
@@ -112,6 +109,10 @@ class IgnoredReason(StrEnum):
     MISSING = "missing"
     FUTURE = "future"
     TOO_LONG = "too_long"
+    PLACEHOLDER = "placeholder"  # a span that announces another one
+    BAD_TRACE_ID = "bad_trace_id"
+    BAD_SPAN_ID = "bad_span_id"
+    NULL = "null"
     OTHER = "other"
 
 
@@ -186,7 +187,7 @@ class Metrics:
         self._published = counter("summaries_published", "Summaries acknowledged by the broker")
         self._summary_bytes = histogram("summary_bytes", "Size of a summary", _SUMMARY_BUCKETS_BYTES)
         self._dead_letters = counter("dead_letters", "Records sent to the dead-letter topic", "reason")
-        self._ignored = counter("ignored_values", "Values passed over while their span counted", "field", "reason")
+        self._ignored = counter("ignored_values", "Values, spans and records that were passed over", "field", "reason")
         self._stage = histogram("stage_seconds", "Time of one batch in a stage", _STAGE_BUCKETS_S, "stage")
         self._end_to_end = _BatchHistogram(
             "aggregator_end_to_end_seconds",
@@ -225,13 +226,14 @@ class Metrics:
         """Count input records of one topic."""
         self._records.labels(topic, outcome).inc(count)
 
-    def spans(self, outcome: SpanOutcome, count: int = 1) -> None:
-        """Count spans."""
-        self._spans.labels(outcome).inc(count)
+    def spans(self, counts: Mapping[SpanOutcome, int]) -> None:
+        """Count the spans of a batch."""
+        for outcome, count in counts.items():
+            self._spans.labels(outcome).inc(count)
 
-    def ignored_values(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Count passed-over values by (field, reason) as the core names them."""
-        for (field, reason), count in counts.items():
+    def ignored(self, values: Iterable[tuple[str, str]]) -> None:
+        """Count what was passed over, as the (field, reason) that the core names."""
+        for (field, reason), count in Counts(values).items():
             self._ignored.labels(_known(IgnoredField, field), _known(IgnoredReason, reason)).inc(count)
 
     def dead_letter(self, reason: str, count: int = 1) -> None:
@@ -264,13 +266,10 @@ class Metrics:
 
     # sessions
 
-    def sessions_opened(self, count: int = 1) -> None:
-        """Count sessions whose key was made."""
-        self._opened.inc(count)
-
-    def sessions_reopened(self, count: int = 1) -> None:
-        """Count closing or closed sessions that became active again."""
-        self._reopened.inc(count)
+    def sessions(self, *, opened: int, reopened: int) -> None:
+        """Count sessions whose key was made, and closing or closed ones that became active again."""
+        self._opened.inc(opened)
+        self._reopened.inc(reopened)
 
     def session_closed(self, reason: str, count: int = 1) -> None:
         """Count settled sessions; `reason` is one of `CloseReason`."""
