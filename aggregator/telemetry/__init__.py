@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from aggregator.telemetry.logs import Event, Log, RejectLog, configure_logging, get_logger
-from aggregator.telemetry.metrics import (
+from aggregator.telemetry.labels import (
     CloseReason,
     IgnoredField,
     IgnoredReason,
-    Metrics,
     RecordOutcome,
     RejectReason,
     SpanOutcome,
     Stage,
-    core_flavour,
-    package_version,
 )
+from aggregator.telemetry.logs import Event, Log, RejectLog, configure_logging, get_logger
+from aggregator.telemetry.metrics import Metrics, core_flavour, package_version
 
 __all__ = [
     "CloseReason",

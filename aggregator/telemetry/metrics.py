@@ -1,6 +1,6 @@
 """Every metric: the catalogue of what an operator can measure (`logs.py` is that of what one can read).
 
-Labels come from the enums below (a topic and a partition number aside, which the operator chose), never from ids or
+Labels come from the enums of `labels.py` (a topic and a partition number aside, which the operator chose), never from ids or
 other content of spans.  The paths count once a batch, not once a span.
 """
 
@@ -11,10 +11,9 @@ from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -31,103 +30,16 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from aggregator.core import model
-
-# --- label values --------------------------------------------------------------------------------------------------
-
-
-class RecordOutcome(StrEnum):
-    """What became of an input record."""
-
-    APPLIED = "applied"
-    PARTIAL = "partial"
-    DEAD_LETTERED = "dead_lettered"
-
-
-class SpanOutcome(StrEnum):
-    """What became of a span."""
-
-    MERGED = "merged"
-    DUPLICATE = "duplicate"
-    DROPPED = "dropped"
-    TOO_LATE = "too_late"
-    FOLDED = "folded"
-
-
-class CloseReason(StrEnum):
-    """Why a session was closed."""
-
-    IDLE = "idle"
-    MAX_DURATION = "max_duration"
-
-
-class Stage(StrEnum):
-    """The steps of the two paths, in their order."""
-
-    DECODE = "decode"
-    FOLD = "fold"
-    STORE = "store"
-    COMMIT = "commit"
-    CLAIM = "claim"
-    PUBLISH = "publish"
-    SETTLE = "settle"
-
-
-class RejectReason(StrEnum):
-    """Why a record went to the dead-letter topic; `other` is a reason that this list does not know."""
-
-    NOT_PROTOBUF = "not_protobuf"
-    NOT_JSON = "not_json"
-    NOT_AN_OBJECT = "not_an_object"
-    WRONG_TYPE = "wrong_type"
-    BAD_ID = "bad_id"
-    SESSION_ID_TOO_LONG = "session_id_too_long"
-    OTHER = "other"
-
-
-class IgnoredField(StrEnum):
-    """What was passed over: a value of a span that counts, or a whole span or record."""
-
-    START_TIME = "start_time"
-    END_TIME = "end_time"
-    SESSION_ID = "session_id"
-    USER_ID = "user_id"
-    USAGE = "usage"
-    COST = "cost"
-    SPAN = "span"
-    RECORD = "record"
-    OTHER = "other"
-
-
-class IgnoredReason(StrEnum):
-    """Why it was passed over."""
-
-    NEGATIVE = "negative"
-    FRACTIONAL = "fractional"
-    NOT_FINITE = "not_finite"
-    TOO_LARGE = "too_large"
-    INVALID = "invalid"
-    MISSING = "missing"
-    FUTURE = "future"
-    TOO_LONG = "too_long"
-    PLACEHOLDER = "placeholder"  # a span that announces another one
-    BAD_TRACE_ID = "bad_trace_id"
-    BAD_SPAN_ID = "bad_span_id"
-    NULL = "null"
-    OTHER = "other"
-
-
-_E = TypeVar("_E", bound=StrEnum)
-
-
-def _known(kind: type[_E], value: str) -> _E:
-    """The member with that value, else `other`: labels stay a closed set whatever the core comes to say."""
-    try:
-        return kind(value)
-    except ValueError:
-        return kind("other")
-
-
-# --- metrics -------------------------------------------------------------------------------------------------------
+from aggregator.telemetry.labels import (
+    CloseReason,
+    IgnoredField,
+    IgnoredReason,
+    RecordOutcome,
+    RejectReason,
+    SpanOutcome,
+    Stage,
+    known,
+)
 
 _STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _END_TO_END_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 3600)
@@ -234,11 +146,11 @@ class Metrics:
     def ignored(self, values: Iterable[tuple[str, str]]) -> None:
         """Count what was passed over, as the (field, reason) that the core names."""
         for (field, reason), count in Counts(values).items():
-            self._ignored.labels(_known(IgnoredField, field), _known(IgnoredReason, reason)).inc(count)
+            self._ignored.labels(known(IgnoredField, field), known(IgnoredReason, reason)).inc(count)
 
     def dead_letter(self, reason: str, count: int = 1) -> None:
         """Count records acknowledged by the dead-letter topic."""
-        self._dead_letters.labels(_known(RejectReason, reason)).inc(count)
+        self._dead_letters.labels(known(RejectReason, reason)).inc(count)
 
     def end_to_end(self, seconds: float, count: int = 1) -> None:
         """Observe `count` records that became visible this long after their log time."""
