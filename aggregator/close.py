@@ -1,0 +1,139 @@
+"""The read path: due -> claim -> publish -> settle.
+
+A summary is published before its session is settled (law 5): a crash in between leaves the session `closing`, and
+whoever owns its shard next publishes the same revision again, byte for byte.
+A session closes only by the global watermark, the minimum over all partitions of the input topics (law 4); a
+partition that nobody has read yet holds it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aggregator.core.model import Partition, SessionRef, SessionRollup
+from aggregator.core.summary import summary
+from aggregator.ports import Claim, ClaimOutcome, Clock, DueEntry, Progress, Schedule, SessionStore, Source, SummarySink
+from aggregator.retry import Retrying
+from aggregator.telemetry import Metrics, Stage
+
+_PERIOD_S = 0.5  # how often the watermark is looked at when nothing is left to close
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseLimits:
+    """What bounds the read path: shards of the deadline index, and how many sessions are closed at a time."""
+
+    shards: int
+    batch_sessions: int = 256
+
+
+def shards_of(assigned: Sequence[Partition], partitions: Sequence[Partition], shards: int) -> list[int]:
+    """The shards of the deadline index that belong to a worker with these partitions.
+
+    Shard s belongs to whoever has partition number s mod n in the sorted list of all n input partitions, so that
+    each shard has one owner and moves with its partition; no lock is needed.
+    """
+    ours = set(assigned)
+    ordered = sorted(partitions)
+    return [shard for shard in range(shards) if ordered and ordered[shard % len(ordered)] in ours]
+
+
+class Close:
+    """Owns the task of the read path."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        sessions: SessionStore,
+        schedule: Schedule,
+        progress: Progress,
+        sink: SummarySink,
+        limits: CloseLimits,
+        clock: Clock,
+        retrying: Retrying,
+        metrics: Metrics,
+    ) -> None:
+        self._source = source
+        self._sessions = sessions
+        self._schedule = schedule
+        self._progress = progress
+        self._sink = sink
+        self._limits = limits
+        self._clock = clock
+        self._retrying = retrying
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Close what falls due until `stop`; a round under way is finished."""
+        while not self._stopping.is_set():
+            busy = await self._retrying("close", self.round)
+            if not busy:
+                await self._rest()
+
+    def stop(self) -> None:
+        """Begin no further round."""
+        self._stopping.set()
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(_PERIOD_S):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def round(self) -> bool:
+        """Close one batch of sessions; says whether there may be more.
+
+        Safe to repeat at any point: a claimed session is claimed again unchanged, consumers keep the greatest
+        revision, and a settled one answers so.
+        """
+        partitions = await self._source.input_partitions()
+        shards = shards_of(self._source.assigned(), partitions, self._limits.shards)
+        self._metrics.open_sessions(await self._schedule.count(shards) if shards else 0)
+        watermark_ms = await self._progress.watermarks(partitions) if shards else None
+        if watermark_ms is None:
+            return False
+        entries = await self._schedule.due(shards, watermark_ms=watermark_ms, limit=self._limits.batch_sessions)
+        if not entries:
+            return False
+        with self._metrics.stage(Stage.CLAIM):
+            claims = await self._sessions.claim([entry.ref for entry in entries], watermark_ms=watermark_ms)
+        claimed = [claim.rollup for claim in claims if claim.rollup is not None]
+        with self._metrics.stage(Stage.PUBLISH):
+            await self._publish(claimed, [claim for claim in claims if claim.rollup is not None])
+        with self._metrics.stage(Stage.SETTLE):
+            await self._settle(entries, claims, claimed)
+        return True
+
+    async def _publish(self, rollups: Sequence[SessionRollup], claims: Sequence[Claim]) -> None:
+        documents: list[tuple[SessionRef, bytes]] = [(rollup.ref, summary(rollup)) for rollup in rollups]
+        if not documents:
+            return
+        await self._sink.publish(documents)
+        now_ms = self._clock.now_ms()
+        for (_, document), claim in zip(documents, claims, strict=True):
+            self._metrics.summary_published(len(document), (now_ms - claim.deadline_ms) / 1000)
+
+    async def _settle(
+        self, entries: Sequence[DueEntry], claims: Sequence[Claim], rollups: Sequence[SessionRollup]
+    ) -> None:
+        """Close what was published, then take it off the index; what was not due goes to its real deadline."""
+        settled: dict[SessionRef, bool] = {}
+        if rollups:
+            answers = await self._sessions.settle([(rollup.ref, rollup.revision) for rollup in rollups])
+            for rollup, answer in zip(rollups, answers, strict=True):
+                settled[rollup.ref] = answer
+                if answer:
+                    self._metrics.session_closed(rollup.close_reason)
+        moves: list[tuple[DueEntry, int | None]] = []
+        for entry, claim in zip(entries, claims, strict=True):
+            if claim.outcome is ClaimOutcome.NOT_DUE:
+                moves.append((entry, claim.deadline_ms))
+            elif claim.outcome is not ClaimOutcome.CLAIMED or settled[entry.ref]:
+                moves.append((entry, None))
+            # else a span arrived in between: the session is open again, and its entry stays as an early hint
+        await self._schedule.move(moves)

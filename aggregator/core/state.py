@@ -1,0 +1,341 @@
+"""The trace state: the distinct spans of one trace, and the bytes in which it lies in Redis.
+
+The encoding is private to this program.  Layout (integers are LEB128 varints, texts are indexes into one table):
+
+    format, flags, replacements, changed_ms, base start_us,
+    number of texts, (length, UTF-8)...,
+    claim (0, or 1 project session), number of former sessions, (project session)...,
+    number of spans, then per span: presence bits, span id, [parent id], times relative to the base, and what the
+    presence bits announce
+
+The commonest span (no usage, no claim) takes some 30 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64, u8
+
+from aggregator.core.errors import CorruptState
+from aggregator.core.model import NO_CLAIM, NO_COST, SessionRef, Span
+
+_FORMAT: Final = 1
+_VERSION_SHIFT: Final = 32
+_MAX_REPLACEMENTS: Final = 2**32 - 1
+MAX_TRACE_SPANS: Final = 1_000_000
+"""Above this a version would leave the exact range of a double."""
+_MAX_FORMER: Final = 16
+
+_ERROR: Final = 1
+_CLASS_SHIFT: Final = 1  # three bits
+_PARENT: Final = 1 << 4
+_CLAIM: Final = 1 << 5
+_USER: Final = 1 << 6
+_MODEL: Final = 1 << 7
+_PROVIDER: Final = 1 << 8
+_TOKENS: Final = 1 << 9
+_WRITTEN: Final = 1 << 10  # the written figures differ from the normalised ones
+_DETAILS: Final = 1 << 11
+_EMBEDDING: Final = 1 << 12
+_COST: Final = 1 << 13
+
+
+class TraceState:
+    """All that is known of one trace.
+
+    `claim` and `former` are what the last encoding stored: the session of the trace, and those it has left, which
+    hold tombstones.  `stored_version` is the version that Redis is believed to have, 0 for none.
+    """
+
+    __slots__ = ("changed_ms", "claim", "former", "replacements", "spans", "stored_version", "trace_id", "truncated")
+
+    def __init__(self, trace_id: bytes) -> None:
+        self.trace_id: bytes = trace_id
+        self.spans: dict[bytes, Span] = {}
+        self.replacements: i64 = 0
+        self.changed_ms: i64 = 0
+        self.truncated: bool = False
+        self.claim: SessionRef | None = None
+        self.former: list[SessionRef] = []
+        self.stored_version: i64 = 0
+
+    def version(self) -> i64:
+        """(distinct spans, replacements) as one number below 2**53; 0 only for a trace without spans."""
+        return (len(self.spans) << _VERSION_SHIFT) + self.replacements
+
+    def replaced(self) -> None:
+        """Count one replacement; saturates, which only a producer gone mad can reach."""
+        if self.replacements < _MAX_REPLACEMENTS:
+            self.replacements += 1
+
+    def move_to(self, claim: SessionRef | None) -> None:
+        """Set the session that the trace belongs to and remember the one it leaves.
+
+        The oldest of many former sessions is forgotten: its tombstone was written when the trace left it.
+        """
+        old = self.claim
+        if claim == old:
+            return
+        self.claim = claim
+        if claim is not None and claim in self.former:
+            self.former.remove(claim)
+        if old is not None:
+            self.former.append(old)
+            if len(self.former) > _MAX_FORMER:
+                del self.former[0]
+
+
+def _write_varint(out: BytesWriter, value: i64) -> None:
+    while value > 127:
+        out.append(u8((value & 127) | 128))
+        value >>= 7
+    out.append(u8(value))
+
+
+def _write_time(out: BytesWriter, time_us: i64, base_us: i64) -> None:
+    """0 for unknown, else 1 + the zigzag of the distance."""
+    if time_us == 0:
+        out.append(u8(0))
+    else:
+        distance: i64 = time_us - base_us
+        _write_varint(out, ((distance << 1) ^ (distance >> 63)) + 1)
+
+
+class _Texts:
+    """The table of texts; an index is given at a text's first use."""
+
+    __slots__ = ("index", "out")
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}
+        self.out: BytesWriter = BytesWriter()
+
+    def write(self, out: BytesWriter, text: str) -> None:
+        known = self.index.get(text)
+        if known is None:
+            known = len(self.index)
+            self.index[text] = known
+            data = text.encode()
+            _write_varint(self.out, len(data))
+            self.out.write(data)
+        _write_varint(out, known)
+
+
+def _presence(span: Span) -> i64:
+    bits: i64 = span.span_class << _CLASS_SHIFT
+    if span.error:
+        bits |= _ERROR
+    if span.parent_id:
+        bits |= _PARENT
+    if span.claim_row != NO_CLAIM:
+        bits |= _CLAIM
+    if span.user_id:
+        bits |= _USER
+    if span.model:
+        bits |= _MODEL
+    if span.provider:
+        bits |= _PROVIDER
+    if span.prompt_tokens | span.completion_tokens:
+        bits |= _TOKENS
+    if span.written_prompt_tokens != span.prompt_tokens or span.written_completion_tokens != span.completion_tokens:
+        bits |= _WRITTEN
+    if span.cache_read_tokens | span.cache_write_tokens | span.reasoning_tokens:
+        bits |= _DETAILS
+    if span.embedding_tokens:
+        bits |= _EMBEDDING
+    if span.cost_nano != NO_COST:
+        bits |= _COST
+    return bits
+
+
+def _write_span(out: BytesWriter, texts: _Texts, span: Span, base_us: i64) -> None:
+    bits = _presence(span)
+    _write_varint(out, bits)
+    out.write(span.span_id)
+    if bits & _PARENT:
+        out.write(span.parent_id)
+    _write_time(out, span.start_us, base_us)
+    _write_time(out, span.end_us, base_us)
+    texts.write(out, span.name)
+    texts.write(out, span.service)
+    texts.write(out, span.scope)
+    texts.write(out, span.project)
+    if bits & _CLAIM:
+        _write_varint(out, span.claim_row)
+        texts.write(out, span.claim_session_id)
+    if bits & _USER:
+        texts.write(out, span.user_id)
+    if bits & _MODEL:
+        texts.write(out, span.model)
+    if bits & _PROVIDER:
+        texts.write(out, span.provider)
+    if bits & _TOKENS:
+        _write_varint(out, span.prompt_tokens)
+        _write_varint(out, span.completion_tokens)
+    if bits & _WRITTEN:
+        _write_varint(out, span.written_prompt_tokens)
+        _write_varint(out, span.written_completion_tokens)
+    if bits & _DETAILS:
+        _write_varint(out, span.cache_read_tokens)
+        _write_varint(out, span.cache_write_tokens)
+        _write_varint(out, span.reasoning_tokens)
+    if bits & _EMBEDDING:
+        _write_varint(out, span.embedding_tokens)
+    if bits & _COST:
+        _write_varint(out, span.cost_nano)
+
+
+def encode_state(state: TraceState) -> bytes:
+    """The bytes of a state; `decode_state` gives it back."""
+    base_us: i64 = 0
+    for span in state.spans.values():
+        base_us = span.start_us
+        break
+    texts = _Texts()
+    body = BytesWriter()
+    claim = state.claim
+    if claim is None:
+        body.append(u8(0))
+    else:
+        body.append(u8(1))
+        texts.write(body, claim.project)
+        texts.write(body, claim.session_id)
+    _write_varint(body, len(state.former))
+    for ref in state.former:
+        texts.write(body, ref.project)
+        texts.write(body, ref.session_id)
+    _write_varint(body, len(state.spans))
+    for span in state.spans.values():
+        _write_span(body, texts, span, base_us)
+
+    out = BytesWriter()
+    out.append(u8(_FORMAT))
+    out.append(u8(1 if state.truncated else 0))
+    _write_varint(out, state.replacements)
+    _write_varint(out, state.changed_ms)
+    _write_varint(out, base_us)
+    _write_varint(out, len(texts.index))
+    out.write(texts.out.getvalue())
+    out.write(body.getvalue())
+    return out.getvalue()
+
+
+class _Reader:
+    """Reads what the writers above wrote; anything else raises IndexError or ValueError."""
+
+    __slots__ = ("data", "position", "texts")
+
+    def __init__(self, data: bytes) -> None:
+        self.data: bytes = data
+        self.position: i64 = 0
+        self.texts: list[str] = []
+
+    def varint(self) -> i64:
+        value: i64 = 0
+        shift: i64 = 0
+        while True:
+            byte: i64 = self.data[self.position]
+            self.position += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("a number has no end")
+
+    def take(self, size: i64) -> bytes:
+        end = self.position + size
+        if size < 0 or end > len(self.data):
+            raise ValueError("cut short")
+        part = self.data[self.position : end]
+        self.position = end
+        return part
+
+    def text(self) -> str:
+        return self.texts[self.varint()]
+
+    def time_us(self, base_us: i64) -> i64:
+        raw = self.varint()
+        if raw == 0:
+            return 0
+        raw -= 1
+        return base_us + ((raw >> 1) ^ -(raw & 1))
+
+    def ref(self) -> SessionRef:
+        project = self.text()
+        return SessionRef(project, self.text())
+
+
+def _read_span(reader: _Reader, trace_id: bytes, base_us: i64) -> Span:
+    bits = reader.varint()
+    span = Span(trace_id=trace_id, span_id=reader.take(8))
+    span.span_class = (bits >> _CLASS_SHIFT) & 7
+    span.error = bits & _ERROR != 0
+    if bits & _PARENT:
+        span.parent_id = reader.take(8)
+    span.start_us = reader.time_us(base_us)
+    span.end_us = reader.time_us(base_us)
+    span.name = reader.text()
+    span.service = reader.text()
+    span.scope = reader.text()
+    span.project = reader.text()
+    if bits & _CLAIM:
+        span.claim_row = reader.varint()
+        span.claim_session_id = reader.text()
+    if bits & _USER:
+        span.user_id = reader.text()
+    if bits & _MODEL:
+        span.model = reader.text()
+    if bits & _PROVIDER:
+        span.provider = reader.text()
+    if bits & _TOKENS:
+        span.prompt_tokens = reader.varint()
+        span.completion_tokens = reader.varint()
+    span.written_prompt_tokens = reader.varint() if bits & _WRITTEN else span.prompt_tokens
+    span.written_completion_tokens = reader.varint() if bits & _WRITTEN else span.completion_tokens
+    if bits & _DETAILS:
+        span.cache_read_tokens = reader.varint()
+        span.cache_write_tokens = reader.varint()
+        span.reasoning_tokens = reader.varint()
+    if bits & _EMBEDDING:
+        span.embedding_tokens = reader.varint()
+    if bits & _COST:
+        span.cost_nano = reader.varint()
+    return span
+
+
+def _read_state(trace_id: bytes, data: bytes) -> TraceState:
+    reader = _Reader(data)
+    if reader.varint() != _FORMAT:
+        raise ValueError("written in a format that this version does not know")
+    state = TraceState(trace_id)
+    state.truncated = reader.varint() == 1
+    state.replacements = reader.varint()
+    state.changed_ms = reader.varint()
+    base_us = reader.varint()
+    for _ in range(reader.varint()):
+        reader.texts.append(reader.take(reader.varint()).decode())
+    if reader.varint():
+        state.claim = reader.ref()
+    for _ in range(reader.varint()):
+        state.former.append(reader.ref())
+    for _ in range(reader.varint()):
+        span = _read_span(reader, trace_id, base_us)
+        state.spans[span.span_id] = span
+    if reader.position != len(data):
+        raise ValueError("goes on behind its end")
+    return state
+
+
+def decode_state(trace_id: bytes, version: int, data: bytes) -> TraceState:
+    """A state as it was encoded; bytes that were not written by `encode_state` raise `CorruptState`."""
+    try:
+        state = _read_state(trace_id, data)
+    except (IndexError, ValueError) as error:
+        raise CorruptState(f"the state of trace {trace_id.hex()} can't be read: {error}") from error
+    state.stored_version = version
+    if state.version() != version:
+        raise CorruptState(f"the state of trace {trace_id.hex()} does not match its version {version}")
+    return state

@@ -1,0 +1,411 @@
+"""The write path: source -> decode -> fold -> store -> commit.
+
+Two tasks share it.  `read` fetches and decodes; `apply` folds, stores and commits, one batch at a time and in order,
+so that decoding the next batch overlaps the round trips of the last.  At most three batches are in memory: one in
+each task and one between them.
+
+An offset is committed only after everything before it is in Redis or on the dead-letter topic (law 3).  Every step of
+`apply` may be repeated: states merge, puts carry versions, dead letters may come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aggregator.core.conventions import Conventions
+from aggregator.core.decode import decode
+from aggregator.core.errors import TooManyDeadLetters, TransientError, UndecodableRecord
+from aggregator.core.fold import Folder
+from aggregator.core.logtime import PartitionClock
+from aggregator.core.model import Decoded, Partition, SessionRef
+from aggregator.ports import (
+    Clock,
+    DeadLetters,
+    Fetched,
+    InputRecord,
+    PartitionHead,
+    PutOutcome,
+    PutReply,
+    Schedule,
+    SessionPut,
+    SessionStore,
+    Source,
+    StoredTrace,
+    TraceStore,
+    TraceWrite,
+    Transition,
+)
+from aggregator.progress import PartitionProgress
+from aggregator.retry import Retrying
+from aggregator.telemetry import Event, Metrics, RecordOutcome, RejectLog, SpanOutcome, Stage, get_logger
+
+log = get_logger()
+
+_TICK_S = 0.5  # how long a fetch waits for records: idle partitions' watermarks move at this pace
+_HAND_OVER_S = 1.0  # after this long without room for a batch, partitions are paused and polling goes on
+_DECODE_SLICE_BYTES = 262_144  # between slices the replies of the batch before are taken up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedRecord:
+    """One record with what was in it; `decoded` is None where nothing could be made of it."""
+
+    record: InputRecord
+    log_ms: int
+    decoded: Decoded | None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """One answer of the source, decoded; heads, positions and epochs are those of the moment of the answer."""
+
+    heads: Mapping[Partition, PartitionHead]
+    positions: Mapping[Partition, int]
+    epochs: Mapping[Partition, int]
+    records: list[DecodedRecord] = field(default_factory=list)
+    last_log_ms: dict[Partition, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestLimits:
+    """What bounds the write path, in the units of the names."""
+
+    max_batch_records: int
+    max_consecutive_dead_letters: int
+    claimed_ttl_ms: int
+    unclaimed_ttl_ms: int
+    idle_timeout_ms: int
+    revoke_timeout_s: float
+    known_sessions: int = 50_000
+
+
+class Ingest:
+    """Owns the two tasks of the write path and what they share; also what the source tells of rebalances."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        traces: TraceStore,
+        sessions: SessionStore,
+        schedule: Schedule,
+        dead_letters: DeadLetters,
+        progress: PartitionProgress,
+        folder: Folder,
+        conventions: Conventions,
+        encoding: str,
+        limits: IngestLimits,
+        clock: Clock,
+        retrying: Retrying,
+        metrics: Metrics,
+        rejects: RejectLog,
+    ) -> None:
+        self._source = source
+        self._traces = traces
+        self._sessions = sessions
+        self._schedule = schedule
+        self._dead_letters = dead_letters
+        self._progress = progress
+        self._folder = folder
+        self._conventions = conventions
+        self._encoding = encoding
+        self._limits = limits
+        self._clock = clock
+        self._retrying = retrying
+        self._metrics = metrics
+        self._rejects = rejects
+        self._queue: asyncio.Queue[Batch | None] = asyncio.Queue(maxsize=1)
+        self._unfinished = 0
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._stopping = False
+        self._paused = False
+        self._consecutive = 0
+        self._known: dict[SessionRef, None] = {}  # sessions in the deadline index, least recently used first
+
+    # --- read ------------------------------------------------------------------------------------------------------
+
+    async def read(self) -> None:
+        """Fetch, decode and hand over until `stop`; then let `apply` finish."""
+        while not self._stopping:
+            await self._start_partitions()
+            fetched = await self._fetch()
+            batch = Batch(
+                heads=self._source.heads(), positions=self._source.positions(), epochs=self._progress.epochs()
+            )
+            self._unfinished += 1
+            self._drained.clear()
+            await self._decode(fetched, batch)
+            await self._hand_over(batch)
+        await self._queue.put(None)
+
+    def stop(self) -> None:
+        """Fetch no more; what was fetched is still applied and committed."""
+        self._stopping = True
+
+    async def _fetch(self) -> Fetched:
+        return await self._retrying(
+            "fetch", lambda: self._source.fetch(max_records=self._limits.max_batch_records, timeout_s=_TICK_S)
+        )
+
+    async def _start_partitions(self) -> None:
+        """Decide where new partitions start; until that is known they stay paused, and polling goes on."""
+        while self._progress.unstarted and not self._stopping:
+            self._source.pause()
+            try:
+                await self._progress.start()
+            except TransientError as error:
+                self._retrying.failed("start", error)
+                await self._fetch()
+            else:
+                self._retrying.succeeded("start")
+                self._source.resume()
+
+    async def _decode(self, fetched: Fetched, batch: Batch) -> None:
+        slice_bytes = 0
+        started_s, spent_s = self._clock.monotonic_s(), 0.0
+        for partition, records in fetched.records.items():
+            clock = self._progress.clock(partition)
+            if clock is None:
+                continue  # given up while the answer was under way; its new owner reads these records
+            for record in records:
+                self._decode_record(record, partition, clock, batch)
+                slice_bytes += len(record.value or b"")
+                if slice_bytes > _DECODE_SLICE_BYTES:
+                    slice_bytes = 0
+                    spent_s += self._clock.monotonic_s() - started_s
+                    await asyncio.sleep(0)
+                    started_s = self._clock.monotonic_s()
+        if batch.last_log_ms:
+            self._metrics.observe_stage(Stage.DECODE, spent_s + self._clock.monotonic_s() - started_s)
+
+    def _decode_record(self, record: InputRecord, partition: Partition, clock: PartitionClock, batch: Batch) -> None:
+        log_ms = clock.log_time_ms(record.timestamp, self._clock.now_ms())
+        batch.last_log_ms[partition] = log_ms
+        value = record.value
+        if value is None:
+            self._metrics.records(record.topic, RecordOutcome.SKIPPED)
+            return
+        try:
+            decoded = decode(value, log_ms=log_ms, conventions=self._conventions, encoding=self._encoding)
+        except UndecodableRecord as error:
+            batch.records.append(
+                DecodedRecord(record=record, log_ms=log_ms, decoded=None, reason=error.reason, detail=error.detail)
+            )
+        else:
+            batch.records.append(
+                DecodedRecord(
+                    record=record,
+                    log_ms=log_ms,
+                    decoded=decoded,
+                    reason=decoded.partial_reason,
+                    detail=decoded.partial_detail,
+                )
+            )
+
+    async def _hand_over(self, batch: Batch) -> None:
+        """Give the batch to `apply`; while that is held up, pause the partitions and go on polling."""
+        while True:
+            try:
+                async with asyncio.timeout(_HAND_OVER_S):
+                    await self._queue.put(batch)
+            except TimeoutError:
+                self._source.pause()
+                self._paused = True
+                await self._fetch()
+            else:
+                break
+        if self._paused:
+            self._paused = False
+            self._source.resume()
+
+    # --- apply -----------------------------------------------------------------------------------------------------
+
+    async def apply(self) -> None:
+        """Apply batches in order until `read` has ended."""
+        while (batch := await self._queue.get()) is not None:
+            await self._apply(batch)
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._drained.set()
+
+    async def _apply(self, batch: Batch) -> None:
+        await self._send_dead_letters(batch)
+        if batch.records:
+            with self._metrics.stage(Stage.FOLD):
+                self._fold(batch)
+            with self._metrics.stage(Stage.STORE):
+                await self._store_traces()
+                await self._store_sessions()
+            self._count(batch)
+            self._folder.finish()
+        with self._metrics.stage(Stage.COMMIT):
+            lost = await self._progress.applied(batch.positions, batch.heads, batch.epochs, batch.last_log_ms)
+        if lost:
+            self._folder.forget()
+            self._known.clear()
+
+    async def _send_dead_letters(self, batch: Batch) -> None:
+        for item in batch.records:
+            if not item.reason:
+                self._consecutive = 0
+                continue
+            record = item.record
+            partial = item.decoded is not None
+            self._consecutive = 0 if partial else self._consecutive + 1
+            if self._consecutive > self._limits.max_consecutive_dead_letters:
+                raise TooManyDeadLetters(
+                    f"{self._consecutive} records in a row could not be used, the last at {record.topic}/"
+                    f"{record.partition} offset {record.offset} ({item.reason}: {item.detail}); check that "
+                    "AGGREGATOR_KAFKA__TOPICS names topics of OTLP spans, or raise "
+                    "AGGREGATOR_KAFKA__DEAD_LETTER_MAX_CONSECUTIVE"
+                )
+            await self._retrying("dead_letter", lambda item=item: self._send_dead_letter(item))
+            self._metrics.dead_letter(item.reason)
+            self._rejects.reject(
+                item.reason,
+                detail=item.detail,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                partial=partial,
+            )
+
+    async def _send_dead_letter(self, item: DecodedRecord) -> None:
+        await self._dead_letters.send(
+            item.record, reason=item.reason, detail=item.detail, partial=item.decoded is not None
+        )
+
+    def _fold(self, batch: Batch) -> None:
+        for item in batch.records:
+            if item.decoded is not None and item.decoded.spans:
+                self._folder.add(item.decoded.spans, item.log_ms)
+
+    async def _store_traces(self) -> None:
+        """Level 1; each round writes what another worker was faster with in the round before."""
+        while writes := self._folder.writes():
+            cas = [
+                TraceWrite(
+                    write.trace_id,
+                    write.expected,
+                    write.version,
+                    write.state,
+                    self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
+                )
+                for write in writes
+            ]
+            replies = await self._retrying("store_traces", lambda cas=cas: self._traces.store(cas))
+            conflicts = self._folder.stored(list(replies))
+            self._metrics.trace_conflicts(conflicts)
+
+    async def _store_sessions(self) -> None:
+        """Level 2, with the deadline index written before the sessions that may be new to it."""
+        puts = [SessionPut(ref, traces) for ref, traces in self._folder.puts().items()]
+        if not puts:
+            return
+        replies = await self._retrying("store_sessions", lambda: self._put(puts))
+        await self._retrying("schedule", lambda: self._index_transitions(puts, replies))
+        await self._check_outcomes(puts, replies)
+
+    async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+        new = [
+            (put.ref, max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms)
+            for put in puts
+            if put.ref not in self._known and any(trace.counts.trace_count for trace in put.traces)
+        ]
+        if new:
+            await self._schedule.add(new)
+        for put in puts:
+            # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling
+            # that it was the first try that opened the session, and then the index must be written again.
+            self._known.pop(put.ref, None)
+        return await self._sessions.put(puts)
+
+    async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
+        """A session that was closed may have been taken off the index between our two writes: put it back."""
+        moved = [
+            (put.ref, reply.deadline_ms)
+            for put, reply in zip(puts, replies, strict=True)
+            if reply.transition is not Transition.NONE
+        ]
+        if moved:
+            await self._schedule.add(moved)
+        for put, reply in zip(puts, replies, strict=True):
+            if reply.deadline_ms:
+                self._known[put.ref] = None
+        while len(self._known) > self._limits.known_sessions:
+            del self._known[next(iter(self._known))]
+
+    async def _check_outcomes(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
+        """Count sessions, and find the spans that came too late: new to the trace state, old news to the session."""
+        self._metrics.sessions_opened(sum(reply.transition is Transition.OPENED for reply in replies))
+        self._metrics.sessions_reopened(sum(reply.transition is Transition.REOPENED for reply in replies))
+        stale: dict[bytes, int] = {}
+        for put, reply in zip(puts, replies, strict=True):
+            for trace, outcome, version in zip(put.traces, reply.outcomes, reply.versions, strict=True):
+                if outcome is PutOutcome.FOLDED:
+                    self._folder.touched_trace(bytes.fromhex(trace.trace_id)).not_added()
+                elif outcome is PutOutcome.STALE and trace.counts.trace_count:
+                    stale[bytes.fromhex(trace.trace_id)] = version
+        created = [trace_id for trace_id in stale if self._folder.touched_trace(trace_id).created]
+        if not created:
+            return
+        states: Sequence[StoredTrace] = await self._retrying("load", lambda: self._traces.load(created))
+        for trace_id, state in zip(created, states, strict=True):
+            if state.version < stale[trace_id]:  # else another worker has simply been faster
+                self._folder.touched_trace(trace_id).too_late()
+
+    def _count(self, batch: Batch) -> None:
+        """Metrics of the batch, once everything in it is visible."""
+        records: Counter[tuple[str, RecordOutcome]] = Counter()
+        ignored: Counter[tuple[str, str]] = Counter()
+        dropped = 0
+        for item in batch.records:
+            decoded = item.decoded
+            if decoded is None:
+                records[item.record.topic, RecordOutcome.DEAD_LETTERED] += 1
+                continue
+            records[item.record.topic, RecordOutcome.PARTIAL if item.reason else RecordOutcome.APPLIED] += 1
+            if decoded.ignored:
+                ignored.update(decoded.ignored)
+            if decoded.dropped:
+                dropped += len(decoded.dropped)
+                ignored.update([("span", reason) for reason in decoded.dropped])
+        for (topic, outcome), count in records.items():
+            self._metrics.records(topic, outcome, count)
+        if ignored:
+            self._metrics.ignored_values(ignored)
+        touched = self._folder.touched()
+        self._metrics.spans(SpanOutcome.MERGED, sum(trace.merged for trace in touched))
+        self._metrics.spans(SpanOutcome.DUPLICATE, sum(trace.duplicate for trace in touched))
+        self._metrics.spans(SpanOutcome.FOLDED, sum(trace.folded for trace in touched))
+        self._metrics.spans(SpanOutcome.TOO_LATE, sum(trace.late for trace in touched))
+        self._metrics.spans(SpanOutcome.DROPPED, dropped)
+        now_ms = self._clock.now_ms()
+        for log_ms, count in Counter(item.log_ms for item in batch.records).items():
+            self._metrics.end_to_end((now_ms - log_ms) / 1000, count)
+
+    # --- rebalance -------------------------------------------------------------------------------------------------
+
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """Finish and commit what is in flight before the partitions are given up.
+
+        Bounded: if Redis is away just now, the group must not wait for it; the new owner reads the records again.
+        """
+        try:
+            async with asyncio.timeout(self._limits.revoke_timeout_s):
+                await self._drained.wait()
+        except TimeoutError:
+            log.warning(Event.REVOKED_UNFINISHED, partitions=len(partitions), unfinished=self._unfinished)
+        self._progress.give_up(partitions)
+
+    async def on_assigned(self, partitions: Sequence[Partition]) -> None:
+        """Hold the new partitions until `read` has decided where they start."""
+        self._progress.take(partitions)
+        if partitions:
+            self._source.pause()

@@ -1,0 +1,237 @@
+"""The partitions this worker has: where each starts, how far it has come, and whether Redis still knows.
+
+Three records of progress are compared (DESIGN section 9): what this process believes, `agg:progress` in Redis, and
+the offset committed to Kafka.  Redis may lose writes (a failover, a flush) without breaking a connection; then the
+partition is read again from the earlier place, which is safe because spans count once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from aggregator.core.logtime import PartitionClock
+from aggregator.core.model import Partition
+from aggregator.ports import Applied, Clock, PartitionHead, Progress, Source
+from aggregator.retry import Retrying
+from aggregator.telemetry import Event, Metrics, get_logger
+
+log = get_logger()
+
+
+class StartReason(StrEnum):
+    """Why a partition is read from where it is."""
+
+    FIRST = "first"  # neither Kafka nor Redis knows the partition
+    COMMITTED = "committed"  # the usual: what was committed
+    APPLIED = "applied"  # Redis was behind the committed offset, or nothing was committed
+    STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
+    LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
+
+
+class Start(NamedTuple):
+    """Where a partition starts; `announced_ms` is the watermark in Redis, 0 where it holds nothing that still holds."""
+
+    offset: int
+    reason: StartReason
+
+
+def decide_start(
+    *, applied: int | None, committed: int | None, beginning: int, end: int, rewind_on_loss: bool
+) -> Start:
+    """Where to start, from `agg:progress`, the committed offset and what the log holds."""
+    if applied is None:
+        if committed is None:
+            return Start(beginning, StartReason.FIRST)
+        start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
+    elif committed is None or applied < committed:
+        start = Start(applied, StartReason.APPLIED)
+    else:
+        start = Start(committed, StartReason.COMMITTED)
+    if beginning <= start.offset <= end:
+        return start
+    return Start(beginning, StartReason.LOG_CUT)
+
+
+class _Owned:
+    """What is known of one partition while it is ours."""
+
+    __slots__ = ("clock", "committed", "epoch", "recorded")
+
+    def __init__(self, clock: PartitionClock, epoch: int) -> None:
+        self.clock = clock
+        self.epoch = epoch
+        self.recorded: int | None = None  # what we believe stands in agg:progress
+        self.committed: int | None = None
+
+
+class PartitionProgress:
+    """Owns the clocks, epochs and offsets of the assigned partitions.
+
+    A partition's epoch changes whenever reading jumps: what was fetched before a jump may still be applied, but must
+    not move progress, since there is now a hole before it.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        store: Progress,
+        clock: Clock,
+        retrying: Retrying,
+        metrics: Metrics,
+        allowed_skew_ms: int,
+        rewind_on_loss: bool,
+    ) -> None:
+        self._source = source
+        self._store = store
+        self._clock = clock
+        self._retrying = retrying
+        self._metrics = metrics
+        self._allowed_skew_ms = allowed_skew_ms
+        self._rewind_on_loss = rewind_on_loss
+        self._owned: dict[Partition, _Owned] = {}
+        self._epoch = 0
+        self.unstarted: set[Partition] = set()
+
+    def take(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are ours now; `start` has to be called before anything of them is read."""
+        self.unstarted.update(partitions)
+
+    def give_up(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are no longer ours."""
+        for partition in partitions:
+            self.unstarted.discard(partition)
+            if self._owned.pop(partition, None) is not None:
+                self._metrics.forget_partition(partition.topic, partition.number)
+
+    def owned(self) -> list[Partition]:
+        """The partitions that have been started, sorted."""
+        return sorted(self._owned)
+
+    def clock(self, partition: Partition) -> PartitionClock | None:
+        """The log time of a partition, None where it is not ours."""
+        owned = self._owned.get(partition)
+        return owned.clock if owned else None
+
+    def epochs(self) -> dict[Partition, int]:
+        """The epoch of each partition at this moment."""
+        return {partition: owned.epoch for partition, owned in self._owned.items()}
+
+    async def start(self) -> None:
+        """Decide where each unstarted partition begins, write that down and seek there."""
+        partitions = sorted(self.unstarted)
+        applied = await self._store.read(partitions)
+        committed = await self._source.committed(partitions)
+        beginnings = await self._source.beginning_offsets(partitions)
+        ends = await self._source.end_offsets(partitions)
+        starts: dict[Partition, Start] = {}
+        for partition in partitions:
+            starts[partition] = decide_start(
+                applied=applied[partition][0],
+                committed=committed.get(partition),
+                beginning=beginnings[partition],
+                end=ends[partition],
+                rewind_on_loss=self._rewind_on_loss,
+            )
+        await self._store.reset({partition: start.offset for partition, start in starts.items()})
+        for partition, start in starts.items():
+            if partition not in self.unstarted:
+                continue  # given up while we asked
+            self._begin(partition, start, announced_ms=applied[partition][1] or 0, committed=committed.get(partition))
+
+    def _begin(self, partition: Partition, start: Start, *, announced_ms: int, committed: int | None) -> None:
+        self._epoch += 1
+        owned = _Owned(PartitionClock(allowed_skew_ms=self._allowed_skew_ms, announced_ms=announced_ms), self._epoch)
+        owned.recorded = start.offset
+        owned.committed = committed
+        self._owned[partition] = owned
+        self._source.seek(partition, start.offset)
+        self.unstarted.discard(partition)
+        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED)
+        (log.info if usual else log.warning)(
+            Event.PARTITION_STARTED,
+            topic=partition.topic,
+            partition=partition.number,
+            offset=start.offset,
+            why=start.reason,
+        )
+
+    async def applied(
+        self,
+        positions: Mapping[Partition, int],
+        heads: Mapping[Partition, PartitionHead],
+        epochs: Mapping[Partition, int],
+        last_log_ms: Mapping[Partition, int],
+    ) -> bool:
+        """Everything before `positions` is in Redis: write that down, announce watermarks, commit to Kafka.
+
+        All arguments are as of one fetch answer.  Says whether Redis turned out to have lost writes; the partitions
+        concerned are then to be started anew.
+        """
+        writes: dict[Partition, Applied] = {}
+        for partition, next_offset in positions.items():
+            owned = self._owned.get(partition)
+            if owned is None or owned.epoch != epochs.get(partition) or owned.recorded is None:
+                continue
+            head = heads.get(partition)
+            caught_up_ms = head.polled_ms if head is not None and next_offset >= head.end_offset else 0
+            watermark_ms = owned.clock.applied(last_log_ms.get(partition, 0), caught_up_ms=caught_up_ms)
+            self._show_lag(partition, head, next_offset, watermark_ms)
+            if next_offset >= owned.recorded:  # else a slower owner has written beyond us: nothing to add yet
+                writes[partition] = Applied(owned.recorded, next_offset, watermark_ms or None)
+        if not writes:
+            return False
+        refused = await self._retrying("progress", lambda: self._store.write(writes))
+        lost = self._judge(writes, refused)
+        await self._commit({p: write.next_offset for p, write in writes.items() if p not in lost})
+        return bool(lost)
+
+    def _judge(self, writes: Mapping[Partition, Applied], refused: Mapping[Partition, int | None]) -> set[Partition]:
+        """Which partitions have lost writes in Redis; the others are noted as written."""
+        lost: set[Partition] = set()
+        for partition, write in writes.items():
+            owned = self._owned.get(partition)
+            if owned is None:
+                continue
+            if partition not in refused:
+                owned.recorded = write.next_offset
+                continue
+            stored = refused[partition]
+            if stored is None or (write.previous is not None and stored < write.previous):
+                lost.add(partition)
+                # Started anew before anything more is fetched; what was fetched already moves no progress.
+                owned.recorded = None
+                self.unstarted.add(partition)
+                log.error(
+                    Event.STATE_LOST,
+                    topic=partition.topic,
+                    partition=partition.number,
+                    expected=write.previous,
+                    found=stored,
+                )
+            else:  # our own write whose answer was lost, or one of a slower former owner: both are applied
+                owned.recorded = stored
+        return lost
+
+    async def _commit(self, offsets: Mapping[Partition, int], lost: set[Partition]) -> None:
+        new = {
+            partition: offset
+            for partition, offset in offsets.items()
+            if partition not in lost and (owned := self._owned.get(partition)) is not None and owned.committed != offset
+        }
+        if new:
+            await self._retrying("commit", lambda: self._source.commit(new))
+            for partition, offset in new.items():
+                if (owned := self._owned.get(partition)) is not None:
+                    owned.committed = offset
+
+    def _show_lag(self, partition: Partition, head: PartitionHead | None, next_offset: int, watermark_ms: int) -> None:
+        if head is not None:
+            self._metrics.partition_lag(
+                partition.topic,
+                partition.number,
+                records=max(0, head.end_offset - next_offset),
+                watermark_s=max(0, self._clock.now_ms() - watermark_ms) / 1000 if watermark_ms else None,
+            )

@@ -1,0 +1,127 @@
+"""The trace state comes back from its bytes, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.core.errors import CorruptState
+from aggregator.core.merge import merge_span
+from aggregator.core.model import SessionRef, Span
+from aggregator.core.state import TraceState, decode_state, encode_state
+from tests.core.spans import TRACE, as_dict, spans
+
+
+def state_of(*content: Span) -> TraceState:
+    state = TraceState(TRACE)
+    for span in content:
+        merge_span(state, span, 1000)
+    return state
+
+
+@given(st.lists(spans(), max_size=8), st.integers(0, 2**50), st.booleans(), st.integers(0, 2))
+def test_a_state_comes_back_from_its_bytes(content: list[Span], changed_ms: int, truncated: bool, moves: int) -> None:
+    state = state_of(*content)
+    state.changed_ms = changed_ms
+    state.truncated = truncated
+    for number in range(moves):
+        state.move_to(SessionRef("p", f"s-{number}"))
+    back = decode_state(TRACE, state.version(), encode_state(state))
+    assert {i: as_dict(s) for i, s in back.spans.items()} == {i: as_dict(s) for i, s in state.spans.items()}
+    assert (back.changed_ms, back.truncated, back.claim, back.former, back.replacements) == (
+        changed_ms,
+        truncated,
+        state.claim,
+        state.former,
+        state.replacements,
+    )
+    assert back.stored_version == state.version()
+    assert encode_state(back) == encode_state(state)
+
+
+@given(st.lists(spans(), min_size=1, max_size=4), st.data())
+def test_a_state_that_was_cut_is_refused(content: list[Span], data: st.DataObject) -> None:
+    state = state_of(*content)
+    encoded = encode_state(state)
+    cut = data.draw(st.integers(0, len(encoded) - 1))
+    with pytest.raises(CorruptState, match=TRACE.hex()):
+        decode_state(TRACE, state.version(), encoded[:cut])
+
+
+@given(st.binary(max_size=60))
+def test_bytes_of_another_origin_are_refused(data: bytes) -> None:
+    with pytest.raises(CorruptState):
+        decode_state(TRACE, 7 << 32, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda data: b"\x09" + data[1:], "format"),
+        (lambda data: data + b"\x00", "behind its end"),
+        (lambda data: data[:2] + b"\xff" * 12, "no end"),
+    ],
+)
+def test_what_is_wrong_is_said(change: object, complaint: str) -> None:
+    state = state_of(Span(trace_id=TRACE, span_id=b"12345678"))
+    assert callable(change)
+    with pytest.raises(CorruptState, match=complaint):
+        decode_state(TRACE, state.version(), change(encode_state(state)))
+
+
+def test_a_state_under_another_version_is_refused() -> None:
+    state = state_of(Span(trace_id=TRACE, span_id=b"12345678"))
+    with pytest.raises(CorruptState, match="does not match its version"):
+        decode_state(TRACE, state.version() + 1, encode_state(state))
+
+
+def test_versions_grow_with_spans_and_then_with_replacements() -> None:
+    one = Span(trace_id=TRACE, span_id=b"1" * 8, end_us=1)
+    later = Span(trace_id=TRACE, span_id=b"1" * 8, end_us=2)
+    two = Span(trace_id=TRACE, span_id=b"2" * 8, end_us=1)
+    assert 0 == state_of().version() < state_of(one).version() < state_of(one, later).version()
+    assert state_of(one, later).version() < state_of(one, two).version() < 2**53
+
+
+def test_replacements_saturate_below_the_next_span() -> None:
+    state = state_of(Span(trace_id=TRACE, span_id=b"1" * 8))
+    state.replacements = 2**32 - 1
+    state.replaced()
+    assert state.version() == 2**33 - 1
+
+
+def test_a_trace_that_comes_back_to_a_session_leaves_no_tombstone_there() -> None:
+    a, b = SessionRef("p", "a"), SessionRef("p", "b")
+    state = TraceState(TRACE)
+    state.move_to(a)
+    state.move_to(b)
+    assert (state.claim, state.former) == (b, [a])
+    state.move_to(a)
+    assert (state.claim, state.former) == (a, [b])
+    state.move_to(a)
+    assert (state.claim, state.former) == (a, [b])
+
+
+def test_former_sessions_are_bounded() -> None:
+    state = TraceState(TRACE)
+    for number in range(40):
+        state.move_to(SessionRef("p", str(number)))
+    assert [ref.session_id for ref in state.former] == [str(number) for number in range(23, 39)]
+
+
+def test_a_usual_span_takes_few_bytes() -> None:
+    content = [
+        Span(
+            trace_id=TRACE,
+            span_id=bytes([n]) * 8,
+            parent_id=bytes([n - 1]) * 8,
+            name="ChatCompletion",
+            start_us=1_700_000_000_000_000 + n * 1000,
+            end_us=1_700_000_000_900_000,
+            service="chat",
+            scope="openinference.instrumentation.openai",
+        )
+        for n in range(1, 9)
+    ]
+    assert len(encode_state(state_of(*content))) < 8 * 45
