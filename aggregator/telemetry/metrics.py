@@ -1,7 +1,7 @@
 """Every metric: the catalogue of what an operator can measure (`logs.py` is that of what one can read).
 
-Labels come from the enums of `labels.py` (a topic and a partition number aside, which the operator chose), never from ids or
-other content of spans.  The paths count once a batch, not once a span.
+Labels come from the enums of `labels.py` (a topic and a partition number aside, which the operator chose), never from
+ids or other content of spans.  The paths count once a batch, not once a span.
 """
 
 from __future__ import annotations
