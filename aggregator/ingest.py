@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode
@@ -189,7 +190,7 @@ class Ingest:
         batch.last_log_ms[partition] = log_ms
         value = record.value
         if value is None:
-            self._metrics.records(record.topic, RecordOutcome.SKIPPED)
+            self._metrics.ignored([("record", "null")])
             return
         try:
             decoded = decode(value, log_ms=log_ms, conventions=self._conventions, encoding=self._encoding)
@@ -256,8 +257,8 @@ class Ingest:
                 self._consecutive = 0
                 continue
             record = item.record
-            partial = item.decoded is not None
-            self._consecutive = 0 if partial else self._consecutive + 1
+            applied = item.decoded is not None
+            self._consecutive = 0 if applied else self._consecutive + 1
             if self._consecutive > self._limits.max_consecutive_dead_letters:
                 raise TooManyDeadLetters(
                     f"{self._consecutive} records in a row could not be used, the last at {record.topic}/"
@@ -265,7 +266,7 @@ class Ingest:
                     "AGGREGATOR_KAFKA__TOPICS names topics of OTLP spans, or raise "
                     "AGGREGATOR_KAFKA__DEAD_LETTER_MAX_CONSECUTIVE"
                 )
-            await self._retrying("dead_letter", lambda item=item: self._send_dead_letter(item))
+            await self._retrying("dead_letter", partial(self._send_dead_letter, item))
             self._metrics.dead_letter(item.reason)
             self._rejects.reject(
                 item.reason,
@@ -273,7 +274,7 @@ class Ingest:
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
-                partial=partial,
+                partial=applied,
             )
 
     async def _send_dead_letter(self, item: DecodedRecord) -> None:
@@ -299,7 +300,7 @@ class Ingest:
                 )
                 for write in writes
             ]
-            replies = await self._retrying("store_traces", lambda cas=cas: self._traces.store(cas))
+            replies = await self._retrying("store_traces", partial(self._traces.store, cas))
             conflicts = self._folder.stored(list(replies))
             self._metrics.trace_conflicts(conflicts)
 
@@ -343,8 +344,10 @@ class Ingest:
 
     async def _check_outcomes(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
         """Count sessions, and find the spans that came too late: new to the trace state, old news to the session."""
-        self._metrics.sessions_opened(sum(reply.transition is Transition.OPENED for reply in replies))
-        self._metrics.sessions_reopened(sum(reply.transition is Transition.REOPENED for reply in replies))
+        self._metrics.sessions(
+            opened=sum(reply.transition is Transition.OPENED for reply in replies),
+            reopened=sum(reply.transition is Transition.REOPENED for reply in replies),
+        )
         stale: dict[bytes, int] = {}
         for put, reply in zip(puts, replies, strict=True):
             for trace, outcome, version in zip(put.traces, reply.outcomes, reply.versions, strict=True):
@@ -363,7 +366,6 @@ class Ingest:
     def _count(self, batch: Batch) -> None:
         """Metrics of the batch, once everything in it is visible."""
         records: Counter[tuple[str, RecordOutcome]] = Counter()
-        ignored: Counter[tuple[str, str]] = Counter()
         dropped = 0
         for item in batch.records:
             decoded = item.decoded
@@ -372,20 +374,22 @@ class Ingest:
                 continue
             records[item.record.topic, RecordOutcome.PARTIAL if item.reason else RecordOutcome.APPLIED] += 1
             if decoded.ignored:
-                ignored.update(decoded.ignored)
+                self._metrics.ignored(decoded.ignored)
             if decoded.dropped:
                 dropped += len(decoded.dropped)
-                ignored.update([("span", reason) for reason in decoded.dropped])
+                self._metrics.ignored([("span", reason) for reason in decoded.dropped])
         for (topic, outcome), count in records.items():
             self._metrics.records(topic, outcome, count)
-        if ignored:
-            self._metrics.ignored_values(ignored)
         touched = self._folder.touched()
-        self._metrics.spans(SpanOutcome.MERGED, sum(trace.merged for trace in touched))
-        self._metrics.spans(SpanOutcome.DUPLICATE, sum(trace.duplicate for trace in touched))
-        self._metrics.spans(SpanOutcome.FOLDED, sum(trace.folded for trace in touched))
-        self._metrics.spans(SpanOutcome.TOO_LATE, sum(trace.late for trace in touched))
-        self._metrics.spans(SpanOutcome.DROPPED, dropped)
+        self._metrics.spans(
+            {
+                SpanOutcome.MERGED: sum(trace.merged for trace in touched),
+                SpanOutcome.DUPLICATE: sum(trace.duplicate for trace in touched),
+                SpanOutcome.FOLDED: sum(trace.folded for trace in touched),
+                SpanOutcome.TOO_LATE: sum(trace.late for trace in touched),
+                SpanOutcome.DROPPED: dropped,
+            }
+        )
         now_ms = self._clock.now_ms()
         for log_ms, count in Counter(item.log_ms for item in batch.records).items():
             self._metrics.end_to_end((now_ms - log_ms) / 1000, count)

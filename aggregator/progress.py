@@ -215,11 +215,11 @@ class PartitionProgress:
                 owned.recorded = stored
         return lost
 
-    async def _commit(self, offsets: Mapping[Partition, int], lost: set[Partition]) -> None:
+    async def _commit(self, offsets: Mapping[Partition, int]) -> None:
         new = {
             partition: offset
             for partition, offset in offsets.items()
-            if partition not in lost and (owned := self._owned.get(partition)) is not None and owned.committed != offset
+            if (owned := self._owned.get(partition)) is not None and owned.committed != offset
         }
         if new:
             await self._retrying("commit", lambda: self._source.commit(new))
