@@ -19,7 +19,7 @@ Value = str | bool | int | float | bytes | list[object] | dict[str, object] | No
 Pairs = Mapping[str, Value] | Sequence[tuple[str, Value]]
 """Attributes; as a sequence a key may occur twice."""
 
-BASE_MS = 1_795_000_000_000
+BASE_MS = 1_760_000_000_000
 """The log time around which everything happens, in ms."""
 
 UNKNOWN = None
