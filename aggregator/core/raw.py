@@ -1,0 +1,78 @@
+"""What the decoders collect from the wire before it is interpreted, and what they remember between records."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mypy_extensions import i64
+
+UNUSABLE: Final = ()
+"""The value of an attribute that is there with a type nothing is read from: bytes, array, key-value list."""
+
+
+class Resource:
+    """What is kept of a resource; `too_long` says that its session id was, and is therefore not in `session_id`."""
+
+    def __init__(self, service: str, project: str, session_id: str, *, too_long: bool) -> None:
+        self.service: str = service
+        self.project: str = project
+        self.session_id: str = session_id
+        self.too_long: bool = too_long
+
+
+class Scope:
+    """The instrumentation scope: its name, and whether it writes attributes as JSON text."""
+
+    def __init__(self, name: str, *, json_text: bool) -> None:
+        self.name: str = name
+        self.json_text: bool = json_text
+
+
+class Cache:
+    """Strings, resources and scopes that came before, by their bytes; its user keeps it bounded."""
+
+    def __init__(self) -> None:
+        self.strings: dict[bytes, str] = {}
+        self.resources: dict[bytes, Resource] = {}
+        self.scopes: dict[bytes, Scope] = {}
+
+
+class RawSpan:
+    """One span as read from the wire, used again for the next.
+
+    `values` holds, per code, a str, int, float or bool, `UNUSABLE`, or None where the attribute is absent or null.
+    `messages` says whether an attribute with the prefix `HAZARD_MESSAGES` is there.  Times are in nanoseconds,
+    at most 2**63 - 1.  `index` counts the spans of the record from 0.
+    """
+
+    def __init__(self, code_count: int, resource: Resource, scope: Scope) -> None:
+        self.values: list[object] = [None] * code_count
+        self.touched: list[int] = []
+        self.roles: i64 = 0
+        self.messages: bool = False
+        self.trace_id: bytes = b""
+        self.span_id: bytes = b""
+        self.parent_id: bytes = b""
+        self.name: str = ""
+        self.start_ns: i64 = 0
+        self.end_ns: i64 = 0
+        self.error: bool = False
+        self.resource: Resource = resource
+        self.scope: Scope = scope
+        self.index: i64 = -1
+
+    def begin(self) -> None:
+        """Forget the last span; resource and scope stay."""
+        for code in self.touched:
+            self.values[code] = None
+        self.touched.clear()
+        self.roles = 0
+        self.messages = False
+        self.trace_id = b""
+        self.span_id = b""
+        self.parent_id = b""
+        self.name = ""
+        self.start_ns = 0
+        self.end_ns = 0
+        self.error = False
+        self.index += 1
