@@ -31,9 +31,10 @@ UNDECODABLE: tuple[bytes, ...] = (
     b"\x0a\x05abc",  # a length beyond the end
     b"\x0a\x03\x12\x05\x0a",  # the same, deeper
     b'{"resourceSpans": [',
-    b'{"resourceSpans": 7}',
     b"{",
     b" \t{]",
+    b"[1]",
+    b"null",
     b"\x0a\x07\x12\x05\x12\x03\x2a\x01\xff",  # a span's name that is not UTF-8
 )
 """Record values that neither encoding can read."""
@@ -145,27 +146,32 @@ def to_json(message: TracesData) -> bytes:
 
 
 def json_resource_spans(message: ResourceSpans) -> dict[str, object]:
-    return {
-        "resource": {"attributes": json_attributes(message.resource.attributes)},
-        "scopeSpans": [
-            {"scope": {"name": scope.scope.name}, "spans": [json_span(one) for one in scope.spans]}
-            for scope in message.scope_spans
-        ],
-    }
+    written: dict[str, object] = {"scopeSpans": [json_scope_spans(one) for one in message.scope_spans]}
+    if message.HasField("resource"):
+        written["resource"] = {"attributes": json_attributes(message.resource.attributes)}
+    return written
+
+
+def json_scope_spans(message: ScopeSpans) -> dict[str, object]:
+    written: dict[str, object] = {"spans": [json_span(one) for one in message.spans]}
+    if message.HasField("scope"):
+        written["scope"] = {"name": message.scope.name}
+    return written
 
 
 def json_span(message: Span) -> dict[str, object]:
-    return {
+    written: dict[str, object] = {
         "traceId": message.trace_id.hex(),
         "spanId": message.span_id.hex(),
         "parentSpanId": message.parent_span_id.hex(),
         "name": message.name,
-        "kind": int(message.kind),
         "startTimeUnixNano": str(message.start_time_unix_nano),
         "endTimeUnixNano": str(message.end_time_unix_nano),
         "attributes": json_attributes(message.attributes),
-        "status": {"code": int(message.status.code)} if message.HasField("status") else {},
     }
+    if message.HasField("status"):
+        written["status"] = {"code": int(message.status.code)}
+    return written
 
 
 def json_attributes(attributes: Iterable[KeyValue]) -> list[dict[str, object]]:

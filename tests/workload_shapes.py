@@ -52,39 +52,57 @@ def fresh_sketches(draw: st.DrawFn, number: int, others: Sequence[Sketch]) -> Sk
 
 @st.composite
 def echoes(draw: st.DrawFn, number: int, others: Sequence[Sketch]) -> Sketch:
-    """A span that says again what an earlier one, or two of them, said: above, beside or below it."""
+    """A span that says again what an earlier one said, with or without details; it is put above, beside or below it.
+
+    Seldom it has the sum of two, which are then put below it.
+    """
     other = draw(st.sampled_from(others))
-    tokens = replace(other.tokens, cache_read=0, cache_write=0, reasoning=0) if draw(st.booleans()) else other.tokens
-    if len(others) > 1 and draw(one_in(3)):
-        second = draw(st.sampled_from([one for one in others if one is not other]))
-        tokens = Tokens(
-            prompt=other.tokens.prompt + second.tokens.prompt,
-            completion=other.tokens.completion + second.tokens.completion,
-        )
     sketch = Sketch(
         number=number,
         start=other.start,
         end=other.end,
-        span_class=other.span_class if draw(st.booleans()) else draw(classes()),
-        tokens=tokens,
+        span_class=draw(classes()) if draw(one_in(3)) else other.span_class,
+        tokens=draw(echoed_tokens(other.tokens)),
         scope=draw(st.sampled_from(SCOPES)),
     )
     if other.start is not None and other.end is not None:
         sketch.start = other.start + draw(st.sampled_from((0.0, -1.0, 1.0)))
         sketch.end = other.end + draw(st.sampled_from((0.0, -1.0, 1.0, 49.0, 50.0, 51.0)))
-    place = draw(st.sampled_from(("above", "beside", "below")))
-    if place == "above":
+    place = draw(st.sampled_from(("above", "above", "above of two", "beside", "below")))
+    second = draw(st.sampled_from(others))
+    if place == "above of two" and second is not other:
+        sketch.tokens = Tokens(
+            prompt=other.tokens.prompt + second.tokens.prompt,
+            completion=other.tokens.completion + second.tokens.completion,
+        )
+        second.parent = number
+        second.span_class = other.span_class
+    if place.startswith("above"):
         sketch.parent, other.parent = other.parent, number
     else:
         sketch.parent = other.parent if place == "beside" else other.number
     return sketch
 
 
+def echoed_tokens(tokens: Tokens) -> st.SearchStrategy[Tokens]:
+    """The same prompt and completion: as they are, without details, or with details that are included in them."""
+    included = Tokens(
+        prompt=tokens.prompt,
+        completion=tokens.completion,
+        cache_read=min(4, tokens.prompt),
+        reasoning=min(3, tokens.completion),
+        total=tokens.prompt + tokens.completion,
+    )
+    bare = replace(tokens, cache_read=0, cache_write=0, reasoning=0)
+    return st.sampled_from([tokens, bare, tokens if tokens.total_only else included])
+
+
 def parents(number: int, others: Sequence[Sketch]) -> st.SearchStrategy[int | bytes | None]:
     """Mostly one of the earlier spans; also none, a missing one, a later one, itself, or no id at all."""
-    known: list[int | bytes | None] = [one.number for one in others]
-    rare: list[int | bytes | None] = [number, number + 1, 9_999, b"\1\2\3", bytes(8)]
-    return st.sampled_from([None, *known[-2:], *known, *known, *rare]) if known else st.sampled_from([None, *rare])
+    known: list[int | bytes | None] = [one.number for one in others] or [None]
+    odd: list[int | bytes | None] = [number, number + 1, 9_999, 9_999, 9_998, b"\1\2\3", bytes(8)]
+    many = [*known[-1:] * 4, *known * (12 // len(known))]
+    return st.sampled_from([None, None, *many, *odd])
 
 
 @st.composite

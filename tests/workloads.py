@@ -108,15 +108,18 @@ def workloads(
 ) -> Workload:
     """Draws the spans of a few traces and one way of delivering them."""
     spans: list[TracesData] = []
+    home = draw(st.sampled_from(SESSIONS)), draw(st.sampled_from(PROJECTS))
     for trace in range(1, draw(st.integers(1, max_traces)) + 1):
-        spans += draw(traces(trace, max_spans=max_spans))
+        spans += draw(traces(trace, home=home, max_spans=max_spans))
     records = draw(layouts(spans, partitions=partitions, duplicates=duplicates))
     return Workload(spans=spans, records=records)
 
 
 @st.composite
-def traces(draw: st.DrawFn, trace: int, *, max_spans: int = 8) -> list[TracesData]:
-    """Draws all versions of all spans of one trace."""
+def traces(draw: st.DrawFn, trace: int, *, home: tuple[Value, str], max_spans: int = 8) -> list[TracesData]:
+    """Draws all versions of all spans of one trace, which mostly belongs to the session and project `home`."""
+    if draw(one_in(3)):
+        home = draw(st.sampled_from(SESSIONS)), draw(st.sampled_from(PROJECTS))
     sketches: list[Sketch] = []
     for index in range(draw(st.integers(1, max_spans))):
         number = trace * 100 + index
@@ -127,8 +130,8 @@ def traces(draw: st.DrawFn, trace: int, *, max_spans: int = 8) -> list[TracesDat
     writer = _Writer(
         draw=draw,
         trace=trace,
-        session=draw(st.sampled_from(SESSIONS)),
-        project=draw(st.sampled_from(PROJECTS)),
+        session=home[0],
+        project=home[1],
         claimed=not draw(one_in(8)),
     )
     emitted: list[TracesData] = []
@@ -159,9 +162,9 @@ class _Writer:
         attributes, clean = self.attributes(sketch)
         resource = self.resource()
         made = [self.emitted(sketch, attributes, resource)]
-        known_end = sketch.end is not None and sketch.end < FUTURE_MS
+        known_end = sketch.end is not None and sketch.end < FUTURE_MS / 2
         if self.seldom(8) and known_end:  # sent early, with less
-            less = [pair for pair in attributes if self.draw(st.booleans())]
+            less = attributes[:: self.draw(st.integers(1, 4))]
             made.append(self.emitted(replace(sketch, end=None), less, resource))
         if self.seldom(8) and known_end and sketch.end is not None:  # sent again, with all drawn anew
             again = replace(sketch, end=sketch.end + 5, tokens=self.draw(token_figures()))

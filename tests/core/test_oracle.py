@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from tests.builders import BASE_MS, Pairs, Value, joined, record, span, span_id, trace_id
+from tests.builders import (
+    BASE_MS,
+    EMPTY,
+    UNDECODABLE,
+    Pairs,
+    Value,
+    joined,
+    record,
+    span,
+    span_id,
+    to_json,
+    to_protobuf,
+    trace_id,
+)
 from tests.oracle import (
     TraceFigures,
     comparable_hash,
@@ -18,6 +36,7 @@ from tests.oracle import (
     unclaimed_traces,
 )
 from tests.oracle_spans import SpanRead, read_record
+from tests.workloads import Workload, layouts, oracle_input, workloads
 
 SESSION = {"session.id": "s-1"}
 LLM = {"openinference.span.kind": "LLM"}
@@ -572,6 +591,46 @@ class TestRecords:
         assert [user for user, _, _ in figures.users] == ["late", "first", "unknown start"]
         many = trace_of(*(span(n, {"user.id": f"u{n:02}"}, start=n) for n in range(1, 19)))
         assert [user for user, _, _ in many.users] == [f"u{n:02}" for n in range(1, 17)]
+
+
+class TestGenerated:
+    """The builders and workloads that go with the oracle."""
+
+    @given(workload=workloads())
+    @settings(max_examples=20, deadline=None)
+    def test_json_says_what_protobuf_says(self, workload: Workload) -> None:
+        for one in workload.spans:
+            document = json.loads(to_json(one))
+            # Protobuf's own mapping writes ids in base64; all else is the same.
+            for name in ("traceId", "spanId", "parentSpanId"):
+                (found,) = document["resourceSpans"][0]["scopeSpans"][0]["spans"]
+                found[name] = base64.b64encode(bytes.fromhex(found[name])).decode()
+            again = json_format.ParseDict(document, TracesData())
+            assert to_protobuf(again) == to_protobuf(one)
+
+    @given(data=st.data())
+    @settings(max_examples=30, deadline=None)
+    def test_every_layout_has_the_same_sessions(self, data: st.DataObject) -> None:
+        workload = data.draw(workloads())
+        other = data.draw(layouts(workload.spans))
+        one, two = (expected_sessions(oracle_input(records), price=flat_price) for records in (workload.records, other))
+        assert one == two
+
+    @pytest.mark.parametrize("value", UNDECODABLE)
+    def test_undecodable_values_are(self, value: bytes) -> None:
+        with pytest.raises(DecodeError):
+            TracesData.FromString(value)
+        if value.lstrip(b" \t")[:1] == b"{":
+            with pytest.raises(json.JSONDecodeError):
+                json.loads(value)
+
+    @pytest.mark.parametrize("value", EMPTY)
+    def test_empty_values_are(self, value: bytes) -> None:
+        if b"{" in value:
+            message = json_format.Parse(value.decode("utf-8-sig"), TracesData())
+        else:
+            message = TracesData.FromString(value)
+        assert read_record(message, BASE_MS) == ([], set())
 
 
 class TestSession:
