@@ -167,14 +167,14 @@ class _Rate:
 
 def _within(price: ModelPrice, length: int) -> ModelPrice:
     """The price as it is for calls with a prompt of so many tokens, without tiers."""
-    flat: dict[str, Decimal] = {}
+    flat: dict[str, Decimal | None] = {}
     for key, value in vars(price).items():
         if isinstance(value, TieredPrices):
             flat[key] = value.base
             for tier in value.tiers:  # in ascending order; the highest that applies is the price of all tokens
                 if length > tier.start:
                     flat[key] = tier.price
-        elif value is not None:
+        else:
             flat[key] = value
     return ModelPrice(**flat)
 

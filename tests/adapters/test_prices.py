@@ -202,6 +202,7 @@ def test_only_so_many_models_are_remembered() -> None:
     asked = [price(model, "openai", prompt=1, pricer=pricer) for model in ("gpt-4o", "nothing", "o3", "gpt-4o")]
     assert asked == [2_500, -1, 2_000, 2_500]
     assert list(pricer._listings) == [("o3", "openai"), ("gpt-4o", "openai")]
+    assert price("o3", "openai", prompt=1, pricer=pricer) == 2_000
 
 
 def test_the_counting_rule_takes_its_prices() -> None:
