@@ -68,15 +68,17 @@ def echoes(draw: st.DrawFn, number: int, others: Sequence[Sketch]) -> Sketch:
     if other.start is not None and other.end is not None:
         sketch.start = other.start + draw(st.sampled_from((0.0, -1.0, 1.0)))
         sketch.end = other.end + draw(st.sampled_from((0.0, -1.0, 1.0, 49.0, 50.0, 51.0)))
-    place = draw(st.sampled_from(("above", "above", "above of two", "beside", "below")))
-    second = draw(st.sampled_from(others))
+    place = draw(st.sampled_from(("above", "above", "above of two", "above of two", "beside", "below")))
+    second = draw(st.sampled_from([one for one in others if one is not other] or others))
     if place == "above of two" and second is not other:
+        for one in (other, second):
+            one.tokens = Tokens(prompt=one.tokens.prompt or 20, completion=one.tokens.completion or 7)
         sketch.tokens = Tokens(
             prompt=other.tokens.prompt + second.tokens.prompt,
             completion=other.tokens.completion + second.tokens.completion,
         )
         second.parent = number
-        second.span_class = other.span_class
+        second.span_class = sketch.span_class = other.span_class
     if place.startswith("above"):
         sketch.parent, other.parent = other.parent, number
     else:

@@ -214,6 +214,17 @@ class TestTwins:
     def test_both_figures_must_be_the_same(self) -> None:
         assert sums(self.twins(inner=(10, 90), completion=6)) == (20, 11, 0)
 
+    def test_the_longest_of_those_that_start_together_goes_first(self) -> None:
+        figures = trace_of(
+            span(1, LLM | tokens(10, 5), end=10),
+            span(2, LLM | tokens(10, 5) | {"llm.model_name": "outer"}, end=1000),
+            scopes=("a", "b"),
+        )
+        assert list(figures.models) == ["outer"]
+
+    def test_one_that_began_earlier_is_not_contained(self) -> None:
+        assert sums(self.twins(inner=(-1, 20))) == (20, 10, 0)
+
     def test_each_is_repeated_at_most_once(self) -> None:
         spans = [span(n, LLM | tokens(10, 5), start=n, end=90) for n in (1, 2, 3)]
         assert sums(trace_of(*spans, scopes=("a", "b", "b"))) == (20, 10, 0)
@@ -305,6 +316,59 @@ class TestCost:
         )
         assert (figures.cost_nano, figures.unpriced_calls) == (500_000_000, 0)
 
+    def test_of_nested_wrappers_the_innermost_cost_counts(self) -> None:
+        figures = trace_of(
+            span(1, CHAIN | {"llm.cost.total": 3}),
+            span(2, AGENT | {"llm.cost.total": 2}, parent=1),
+            span(3, TOOL | {"llm.cost.total": 1}, parent=2),
+            span(4, TOOL | {"llm.cost.total": 0}, parent=2, start=5),
+        )
+        assert (figures.cost_nano, figures.reported_costs) == (10**9, 2)
+        assert figures.models["unknown"].calls == 0
+
+    def test_a_repeats_cost_that_is_not_needed_is_dropped(self) -> None:
+        # 1 repeats 2, which repeats the sum of 3 and 4: no counting span stands at the end of 1's chain.
+        figures = trace_of(
+            span(1, LLM | tokens(30, 12) | {"llm.cost.total": 3}),
+            span(2, LLM | tokens(30, 12), parent=1),
+            span(3, LLM | tokens(10, 5), parent=2),
+            span(4, LLM | tokens(20, 7), parent=2, start=10),
+        )
+        assert (*sums(figures), figures.cost_nano, figures.unpriced_calls) == (30, 12, 0, 0, 2)
+
+    def test_a_twin_gives_its_cost_and_details(self) -> None:
+        figures = trace_of(
+            span(1, LLM | tokens(10, 5)),
+            span(2, LLM | tokens(10, 5, reasoning=2) | {"llm.cost.total": 1}, start=10, end=90),
+            scopes=("a", "b"),
+        )
+        assert (figures.cost_nano, figures.reasoning_tokens, figures.unpriced_calls) == (10**9, 2, 0)
+
+    def test_the_earliest_repeat_with_a_cost_gives_it(self) -> None:
+        figures = trace_of(
+            span(1, LLM | tokens(10, 5), start=0),
+            span(2, LLM | tokens(10, 5) | {"llm.cost.total": 2}, parent=1, start=1),
+            span(3, LLM | tokens(10, 5) | {"llm.cost.total": 3}, parent=2, start=2),
+            span(4, LLM | tokens(10, 5), parent=3, start=3),
+        )
+        assert (figures.cost_nano, figures.reported_costs) == (2 * 10**9, 1)
+
+    def test_a_cost_above_stands_for_all_calls_below_without_one(self) -> None:
+        # 2 has its own cost, so 1 adds none; then nothing above 3 adds one, and 3 is priced.
+        below = span(3, LLM | tokens(1, 1) | self.MODEL, parent=1, start=20)
+        figures = trace_of(
+            span(1, AGENT | {"llm.cost.total": 9}),
+            span(2, LLM | tokens(10, 5) | {"llm.cost.total": 1}, parent=1),
+            below,
+        )
+        assert (figures.cost_nano, figures.reported_costs, figures.priced_costs) == (10**9 + 8000, 1, 1)
+
+    def test_a_counting_spans_own_cost_stands_for_the_call_nested_in_it(self) -> None:
+        figures = trace_of(
+            span(1, LLM | tokens(100, 50) | {"llm.cost.total": 1}), span(2, LLM | tokens(10, 5) | self.MODEL, parent=1)
+        )
+        assert (figures.cost_nano, figures.priced_costs, figures.unpriced_calls) == (10**9, 0, 0)
+
     def test_a_counting_span_without_cost_is_priced_from_its_model(self) -> None:
         figures = trace_of(span(1, LLM | tokens(10, 5, cache_read=4) | self.MODEL))
         # 10 × 1000 + 5 × 7000 - 4 × 900
@@ -386,6 +450,11 @@ class TestReadingUsage:
         for details in (nested, dotted, exclusive):
             text = json.dumps(details)
             assert self.figures({"langfuse.observation.usage_details": text}) == (20, 9, 8, 0, 0)
+
+    @pytest.mark.parametrize("text", ["{", "[1]", "7", '{"input": ' + " " * 65_536 + "20}"])
+    def test_json_text_that_means_nothing(self, text: str) -> None:
+        assert not read({"langfuse.observation.usage_details": text}).has_usage
+        assert not read({"mlflow.chat.tokenUsage": text}).has_usage
 
     def test_aggregated_usage_is_ignored(self) -> None:
         assert not read({"gen_ai.aggregated_usage.input_tokens": 20}).has_usage
@@ -479,6 +548,7 @@ class TestClasses:
         found = read(attributes, scope="mlflow.openai")
         assert (found.claim, found.span_class, found.model) == ((0, "s-1"), "llm", "m")
         assert read(attributes, scope="other").claim == (0, '"s-1"')
+        assert read({"session.id": '"a"b"'}, scope="mlflow").claim == (0, '"a"b"')
 
 
 class TestClaims:
