@@ -38,6 +38,11 @@ class Event(StrEnum):
     TOPIC_CREATED = "topic_created"  # topic, partitions
     TOPIC_MISSING = "topic_missing"  # topic
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
+    RECORDS_EXPIRED = "records_expired"  # topic, partition, offset, beginning_offset
+    COMMIT_PASSED_OVER = "commit_passed_over"  # partitions, error
+    GROUP_NOT_LEFT = "group_not_left"  # seconds
+    PLAIN_PRODUCER = "plain_producer"  # error
+    DEAD_LETTER_CUT = "dead_letter_cut"  # topic, partition, offset, bytes
 
     REDIS_CONNECTED = "redis_connected"  # version, cluster
     REDIS_EVICTS = "redis_evicts"  # policy
