@@ -1,8 +1,8 @@
 """Compiles `aggregator/core` with mypyc where a wheel is built; everything else stands in pyproject.toml.
 
 An editable install stays interpreted, so that an edit shows at once; `make compile` compiles in place.
-SESSION_AGGREGATOR_COMPILE: `auto` (the default: without a working C compiler the wheel holds plain Python, with the same
-results), `require` (fail instead) or `off`.
+SESSION_AGGREGATOR_COMPILE: `auto` (the default: without a working C compiler the wheel holds plain Python, with the
+same results), `require` (fail instead) or `off`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from setuptools import Extension, setup
+from setuptools import setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
@@ -22,7 +23,7 @@ BUILDS = {"bdist_wheel", "build", "build_ext", "install"}
 LIBRARY = "aggregator.core.native"
 
 
-def core_extensions() -> list[Extension]:
+def core_extensions() -> list[Any]:
     """The compiled core; nothing where this run builds nothing or is told not to."""
     if WISH == "off" or not BUILDS & set(sys.argv):
         return []

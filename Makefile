@@ -1,0 +1,98 @@
+# Needs Python 3.11 or later, git and make; everything else goes into .venv.
+# Paths are relative and quoted where needed, so a checkout below a directory with blanks works.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+# Passed on to pytest (test, coverage), the demo or the benchmark: make demo ARGS="--seconds 20"
+ARGS ?=
+
+PY := .venv/bin/python
+# An environment that is active in the caller's shell must not be the one that is changed or run.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH UV_PROJECT_ENVIRONMENT UV_PYTHON PIP_TARGET PIP_PREFIX PIP_USER
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
+.PHONY: fresh-core
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+install: .venv/.installed ## Python packages, locked, into .venv
+
+.venv/.installed: pyproject.toml uv.lock Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), needed is 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv || { \
+	  echo "can't make .venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PY) -m uv --version 2>/dev/null | grep -qF 'uv $(UV_VERSION)' || { \
+	  echo "installing uv $(UV_VERSION) into .venv"; \
+	  $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
+	  $(PY) -m pip install --quiet 'uv==$(UV_VERSION)'; }
+	@echo "installing the locked packages into .venv"
+	@# Inexact: uv itself is not in the lock and must stay.
+	@$(PY) -m uv sync --frozen --inexact --quiet --python $(PY)
+	@touch $@
+
+demo: install ## broker, Redis, worker and traffic, all embedded; ends with Ctrl-C
+	@$(PY) -m aggregator demo $(ARGS)
+
+test: install fresh-core ## the tests, on the real servers that this machine has
+	@$(PY) -m pytest $(ARGS)
+
+check: lint types imports lua test ## all that CI looks at
+
+format: install ## rewrite files as ruff wants them
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+lint: install
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+types: install
+	$(PY) -m mypy
+
+imports: install
+	.venv/bin/lint-imports
+
+lua:
+	@if command -v luacheck >/dev/null; then luacheck aggregator/adapters/redis/lua; \
+	elif [ -n "$$REQUIRE_SERVERS" ]; then echo "luacheck is missing: apt-get install lua-check" >&2; exit 1; \
+	else echo "luacheck is not installed, Lua is not checked (apt-get install lua-check)"; fi
+
+coverage: install fresh-core ## the tests with branch coverage; the core must be covered whole
+	@rm -f .coverage .coverage.*
+	@$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage report --skip-covered --show-missing
+	@$(PY) -m coverage report --include='aggregator/core/*' --fail-under=100 >/dev/null || { \
+	  echo "aggregator/core is not covered whole" >&2; exit 1; }
+
+compile: install clean-compiled ## compile aggregator/core in place; takes a C compiler
+	@SESSION_AGGREGATOR_COMPILE=require $(PY) setup.py --quiet build_ext --inplace
+	@rm -rf build
+	@$(PY) -c 'from aggregator.telemetry import core_flavour; print("aggregator.core is", core_flavour())'
+
+clean-compiled: ## back to the interpreted core
+	@rm -rf build
+	@rm -f aggregator/core/*.so
+
+# A compiled module hides its source: edits would seem to have no effect.
+fresh-core:
+	@so=$$(ls aggregator/core/native__mypyc*.so 2>/dev/null | head -n 1); \
+	if [ -n "$$so" ] && [ -n "$$(find aggregator/core -name '*.py' -newer "$$so")" ]; then \
+	  echo "aggregator/core was edited after it was compiled: make compile, or make clean-compiled" >&2; exit 1; fi
+
+bench: install ## CPU per span by stage, on real servers
+	@$(PY) -m bench $(ARGS)
+
+schema: install ## write the summary's JSON Schema anew
+	@$(PY) -m aggregator.schema
+
+build: install ## sdist and wheel into dist/
+	@rm -rf dist
+	@$(PY) -m uv build --quiet --python $(PY) --out-dir dist
+
+clean: clean-compiled ## remove all that was made here
+	@rm -rf .venv dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage* *.egg-info

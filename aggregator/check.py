@@ -1,0 +1,173 @@
+"""What `session-aggregator check` says: what the settings lead to, what is wrong there, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from aggregator.adapters.kafka.admin import Cluster, KafkaAdmin, input_problems, output_problems
+from aggregator.adapters.kafka.security import Security
+from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.servers import Eviction, Server, servers
+from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.settings import KafkaSettings, RedisSettings, Settings
+
+_OLDEST_REDIS: Final = (7, 0)
+# Long enough for a broker behind a slow name server, short enough for somebody who waits for the answer.
+_PATIENCE_S: Final = 10.0
+
+_EVICTION_WORDS: Final = {
+    Eviction.NOTHING: "nothing is evicted",
+    Eviction.EXPIRING: "keys that expire may be evicted",
+    Eviction.ANYTHING: "open sessions may be evicted",
+}
+
+
+class _Report:
+    """Lines for people; `problem` tells what must be mended, and `code` what that means for the exit code."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self.code = 0
+
+    def say(self, subject: str, text: str) -> None:
+        self._write(f"{subject:<10}{text}")
+
+    def warn(self, text: str) -> None:
+        self._write(f"  warning {text}")
+
+    def problem(self, text: str, *, setting: bool = True) -> None:
+        """A wrong setting outranks a system that was not reached: the latter may pass by itself."""
+        self.code = 2 if setting else max(self.code, 1)
+        self._write(f"  PROBLEM {text}")
+
+
+async def check(settings: Settings, write: Callable[[str], None]) -> int:
+    """Reach Kafka and Redis and report line by line; 0 all is well, 2 a setting is wrong, 1 something is away."""
+    report = _Report(write)
+    report.say("settings", "every variable is understood")
+    await _kafka(settings.kafka, report)
+    await _redis(settings.redis, report)
+    report.say("result", "ready to run" if report.code == 0 else "not ready: see each PROBLEM above")
+    return report.code
+
+
+def kafka_arguments(kafka: KafkaSettings) -> Mapping[str, Any]:
+    """TLS and log-in as aiokafka's clients take them; raises `ConfigurationError` for unusable files."""
+    return Security(
+        protocol=kafka.security_protocol,
+        sasl_mechanism=kafka.sasl_mechanism,
+        sasl_username=kafka.sasl_username,
+        sasl_password=kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
+        ca_file=kafka.ssl_ca_file,
+        cert_file=kafka.ssl_cert_file,
+        key_file=kafka.ssl_key_file,
+        key_password=kafka.ssl_key_password.get_secret_value() if kafka.ssl_key_password else None,
+        check_hostname=kafka.ssl_check_hostname,
+    ).client_arguments()
+
+
+async def _kafka(kafka: KafkaSettings, report: _Report) -> None:
+    addresses = ",".join(kafka.bootstrap_servers)
+    try:
+        admin = KafkaAdmin(addresses, security=kafka_arguments(kafka), timeout_s=_PATIENCE_S)
+        cluster = await admin.cluster()
+    except ConfigurationError as error:
+        report.say("kafka", addresses)
+        report.problem(str(error))
+        return
+    except AggregatorError as error:
+        report.say("kafka", addresses)
+        report.problem(
+            f"{error}; check AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS and AGGREGATOR_KAFKA__SECURITY_PROTOCOL "
+            f"({kafka.security_protocol}), and that the brokers' advertised listeners can be reached from here",
+            setting=False,
+        )
+        return
+    _describe_cluster(kafka, addresses, cluster, report)
+
+
+def _describe_cluster(kafka: KafkaSettings, addresses: str, cluster: Cluster, report: _Report) -> None:
+    brokers = f"{len(cluster.brokers)} broker{'s' if len(cluster.brokers) != 1 else ''}"
+    report.say("kafka", f"{addresses}: Kafka {cluster.release}, {brokers} ({', '.join(cluster.brokers)})")
+    for topic in _input_topics(kafka, cluster):
+        report.say("  input", f"{topic}: {_partitions(cluster.topics[topic])}")
+    outputs = {
+        "AGGREGATOR_KAFKA__SUMMARY_TOPIC": kafka.summary_topic,
+        "AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC": kafka.dead_letter_topic,
+    }
+    for topic in outputs.values():
+        if topic in cluster.topics:
+            report.say("  output", f"{topic}: {_partitions(cluster.topics[topic])}")
+        elif kafka.create_topics:
+            report.say("  output", f"{topic}: will be created at start")
+    for problem in input_problems(kafka.topics, kafka.topic_pattern, cluster.topics):
+        report.problem(problem)
+    if not kafka.create_topics:
+        for problem in output_problems(outputs, cluster.topics):
+            report.problem(problem)
+
+
+def _input_topics(kafka: KafkaSettings, cluster: Cluster) -> list[str]:
+    if kafka.topic_pattern is not None:
+        return sorted(topic for topic in cluster.topics if re.match(kafka.topic_pattern, topic))
+    return [topic for topic in kafka.topics if topic in cluster.topics]
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition{'s' if count != 1 else ''}"
+
+
+async def _redis(redis: RedisSettings, report: _Report) -> None:
+    try:
+        connections = connect(redis.url.get_secret_value(), cluster=redis.cluster, socket_timeout_s=redis.timeout_s)
+        try:
+            found = await servers(connections)
+        finally:
+            await connections.close()
+    except ConfigurationError as error:
+        report.say("redis", str(redis.url))
+        report.problem(f"AGGREGATOR_REDIS__URL: {error}")
+        return
+    except AggregatorError as error:
+        report.say("redis", str(redis.url))
+        mode = "on, is this a Cluster?" if redis.cluster else "off"
+        report.problem(
+            f"{error}; check AGGREGATOR_REDIS__URL, that the server runs and can be reached from here, and "
+            f"AGGREGATOR_REDIS__CLUSTER ({mode})",
+            setting=False,
+        )
+        return
+    for server in found:
+        _describe_server(redis, server, report)
+
+
+def _describe_server(redis: RedisSettings, server: Server, report: _Report) -> None:
+    kind = "part of a Cluster" if server.cluster else "single server"
+    report.say(
+        "redis",
+        f"{server.address}: {server.software} {server.version}, {kind}, {server.role}, "
+        f"maxmemory-policy {server.maxmemory_policy} ({_EVICTION_WORDS[server.eviction]})",
+    )
+    if server.software == "redis" and _release(server.version) < _OLDEST_REDIS:
+        report.problem(f"AGGREGATOR_REDIS__URL: Redis {server.version} is too old; use Redis 7.0 or later, or Valkey")
+    if server.cluster != redis.cluster:
+        wanted = "true" if server.cluster else "false"
+        report.problem(f"AGGREGATOR_REDIS__CLUSTER: this is a {kind}; set it to {wanted}")
+    if server.role not in ("master", ""):
+        report.problem("AGGREGATOR_REDIS__URL: this is a replica, which takes no writes; name the primary")
+    if server.eviction is Eviction.ANYTHING and not redis.allow_eviction:
+        report.problem(
+            f"Redis may drop open sessions (maxmemory-policy {server.maxmemory_policy}); set it to noeviction or "
+            "volatile-ttl, or AGGREGATOR_REDIS__ALLOW_EVICTION=true to accept the loss"
+        )
+    elif server.eviction is not Eviction.NOTHING:
+        report.warn(
+            f"maxmemory-policy {server.maxmemory_policy}: under memory pressure late spans may be lost; "
+            "noeviction makes the worker wait instead"
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -1,0 +1,116 @@
+"""The commands: run, check, demo.
+
+Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 1 anything else.
+What a command alone needs is imported when it runs, so that production needs nothing of the demo's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.settings import Settings, load_settings
+from aggregator.telemetry import configure_logging, core_flavour, package_version
+
+OK: Final = 0
+FAILED: Final = 1
+MISCONFIGURED: Final = 2
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they would show local variables, settings with passwords among them
+    help="Turns the stream of OpenTelemetry spans of LLM applications into live sessions.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"session-aggregator {package_version()} ({core_flavour()} core)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """All settings come from environment variables that begin with AGGREGATOR_; the README lists them."""
+
+
+@app.command()
+def run() -> None:
+    """Run a worker until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logging(settings.log.level, settings.log.format)
+    from aggregator.app import run as run_worker
+
+    _end(run_worker(settings))
+
+
+@app.command()
+def check() -> None:
+    """Check the settings, reach Kafka and Redis, and say what is wrong."""
+    settings = _settings()
+    logging.disable()  # libraries would tell the same once more, in their words
+    from aggregator.check import check as check_all
+
+    _end(check_all(settings, typer.echo))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="End by itself after so many seconds; without it, Ctrl-C ends it.")
+    ] = None,
+    http_port: Annotated[int, typer.Option(min=0, max=65_535, help="Where OTLP/HTTP is received.")] = 4318,
+) -> None:
+    """Show it all on this machine: embedded broker and Redis, a worker, traffic, live sessions."""
+    configure_logging("warning", "auto")
+    from aggregator.embedded.demo import demo as show_demo
+
+    _end(show_demo(seconds=seconds, http_port=http_port))
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings(os.environ)
+    except ConfigurationError as error:
+        _refuse("The settings are wrong", error)
+
+
+def _end(work: Coroutine[object, object, int]) -> NoReturn:
+    """Run a command to its end and exit with its code."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(work)
+    except ConfigurationError as error:
+        _refuse("The settings are wrong", error)
+    except AggregatorError as error:
+        typer.echo(f"Stopped: {error}", err=True)
+        raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(FAILED) from None
+    raise typer.Exit(code)
+
+
+def _refuse(what: str, error: ConfigurationError) -> NoReturn:
+    lines = "".join(f"\n  {line}" for line in str(error).splitlines())
+    typer.echo(f"{what}:{lines}", err=True)
+    raise typer.Exit(MISCONFIGURED) from error
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, which takes a tenth less CPU; the standard one where that is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
