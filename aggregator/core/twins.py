@@ -11,6 +11,10 @@ from aggregator.core.calls import WRAPPER_USAGE, Call, Calls
 OVERHANG_US: Final = 50_000
 """How much later than the outer one the inner of two twins may end."""
 
+_BLOCK_SIZE: Final = 64  # about the root of the number of spans in the largest traces
+_NEVER_US: Final = -(2**60)
+_BEYOND: Final = 2**60
+
 
 def find_twins(calls: Calls) -> None:
     """Mark as repeats the counting LLM and embedding calls that another scope tells as well."""
@@ -52,25 +56,93 @@ def _twin_order(call: Call) -> tuple[int, int, int]:
     return (call.span.start_us, -call.span.end_us, call.place)
 
 
-def _pair(bucket: list[Call]) -> None:
-    """Let each call repeat the first earlier one that still counts, is free, contains it and is of another scope."""
-    free: list[Call] = []
-    for call in bucket:
-        i: i64 = 0
-        for other in free:
-            if _is_twin(call, other):
-                call.repeats = other
-                call.exact = True
-                call.counts = False
-                break
-            i += 1
-        if call.counts:
-            free.append(call)
+class _Block:
+    """A run of calls that are free to be repeated, in twin order, with what tells that none of them fits.
+
+    All times and ranges are bounds: `latest_end_us` is the latest end and `latest_scope` the scope of that call;
+    `other_end_us` is the latest end in any other scope.
+    """
+
+    __slots__ = ("calls", "latest_end_us", "latest_scope", "least_first", "least_last", "most_first", "other_end_us")
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.latest_end_us: i64 = _NEVER_US
+        self.latest_scope: str = ""
+        self.other_end_us: i64 = _NEVER_US
+        self.least_first: i64 = _BEYOND
+        self.most_first: i64 = -1
+        self.least_last: i64 = _BEYOND
+
+    def add(self, call: Call) -> None:
+        self.calls.append(call)
+        self._note(call)
+
+    def remove(self, i: i64) -> None:
+        del self.calls[i]
+        self._forget()
+        for call in self.calls:
+            self._note(call)
+
+    def _note(self, call: Call) -> None:
+        end_us = call.span.end_us
+        if call.span.scope == self.latest_scope:
+            self.latest_end_us = max(self.latest_end_us, end_us)
+        elif end_us > self.latest_end_us:
+            self.other_end_us = self.latest_end_us
+            self.latest_end_us = end_us
+            self.latest_scope = call.span.scope
         else:
-            del free[i]
+            self.other_end_us = max(self.other_end_us, end_us)
+        self.least_first = min(self.least_first, call.first)
+        self.most_first = max(self.most_first, call.first)
+        self.least_last = min(self.least_last, call.last)
+
+    def may_contain(self, call: Call) -> bool:
+        """Whether some call of another scope ends late enough, and not all are above or all below this one."""
+        end_us = self.other_end_us if call.span.scope == self.latest_scope else self.latest_end_us
+        return (
+            call.span.end_us <= end_us + OVERHANG_US
+            and not (self.most_first <= call.first and call.first <= self.least_last)
+            and not (call.first <= self.least_first and self.most_first <= call.last)
+        )
+
+    def find(self, call: Call) -> i64:
+        """The index of the first call here that this one repeats, -1 if there is none."""
+        for i, outer in enumerate(self.calls):
+            if _is_twin(call, outer):
+                return i
+        return -1
+
+
+def _pair(bucket: list[Call]) -> None:
+    """Let each call repeat the first earlier one that still counts, is free, contains it and is of another scope.
+
+    Free calls stand in blocks, most of which are passed over as a whole, so that thousands of calls with the same
+    figures take far fewer comparisons than there are pairs of them.
+    """
+    blocks = [_Block()]
+    for call in bucket:
+        for block in blocks:
+            if block.may_contain(call):
+                i = block.find(call)
+                if i >= 0:
+                    call.repeats = block.calls[i]
+                    call.exact = True
+                    call.counts = False
+                    block.remove(i)
+                    break
+        if call.counts:
+            if len(blocks[-1].calls) == _BLOCK_SIZE:
+                blocks.append(_Block())
+            blocks[-1].add(call)
 
 
 def _is_twin(call: Call, outer: Call) -> bool:
+    """Whether one that comes later in twin order is contained in the other, told elsewhere and on another branch."""
     return (
         call.span.end_us <= outer.span.end_us + OVERHANG_US
         and call.span.scope != outer.span.scope

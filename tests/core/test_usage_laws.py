@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.model import Span, TraceRollup
@@ -30,6 +30,29 @@ def test_the_spans_are_left_as_they_are(spans: list[Span]) -> None:
     before = [[getattr(one, name) for name in Span.__slots__] for one in spans]
     figures_of(spans)
     assert [[getattr(one, name) for name in Span.__slots__] for one in spans] == before
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=25)
+def test_among_many_calls_with_the_same_figures_the_twins_are_those_of_the_oracle(seed: int) -> None:
+    random = Random(seed)
+    spans = [
+        llm(
+            number,
+            random.choice((None, None, number - 1 or None, max(number - 2, 0) or None)),
+            10,
+            5,
+            at=random.randrange(200),
+            lasts=random.choice((60, 300, 50_060, 50_100, 100_200)),
+            scope=random.choice("aaab"),
+            cost=number,
+        )
+        if number % 4
+        else tool(number, random.randrange(number) or None)
+        for number in range(1, 251)
+    ]
+    expected = trace_figures([as_read(one) for one in spans], price=flat_price)
+    assert all_figures(figures_of(spans)) == all_figures(expected)
 
 
 MANY = 10_000
