@@ -1,0 +1,85 @@
+"""Every Redis key: its name, type, life and owner.
+
+| key                                   | type | life                                              | written by        |
+|---------------------------------------|------|---------------------------------------------------|-------------------|
+| `agg:session:{<project>/<id>}`        | hash | none while open or closing, else `retention`      | session_*.lua     |
+| `agg:session:{<project>/<id>}:traces` | hash | as its session; `retention` without one (holding  | session_*.lua     |
+|                                       |      | only tombstones)                                  |                   |
+| `agg:session:{<project>/<id>}:models` | hash | as its session                                    | session_*.lua     |
+| `agg:trace:{<trace id hex>}`          | hash | given with each write, renewed by it              | trace_store.lua   |
+| `agg:due:<shard>`                     | zset | an entry goes when its session has settled        | schedule.py       |
+| `agg:watermarks`                      | hash | stays: one field per partition                    | progress_write.lua|
+| `agg:progress`                        | hash | stays: one field per partition                    | progress_write.lua|
+
+`agg` is the prefix.  Project and session id are percent-encoded, so that neither `/`, braces nor anything unprintable
+of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from typing import Final, NamedTuple
+
+from aggregator.core.errors import ConfigurationError, CorruptState
+from aggregator.core.model import Partition, SessionRef
+from aggregator.core.naming import decode_ref, encode_ref
+
+DEFAULT_PREFIX: Final = "agg"
+
+
+class SessionKeys(NamedTuple):
+    """The keys of one session, in the order in which the scripts take them."""
+
+    session: str
+    traces: str
+    models: str
+
+
+class Keys:
+    """Makes key names, and reads back those that carry something."""
+
+    def __init__(self, prefix: str = DEFAULT_PREFIX, *, closing_shards: int = 64) -> None:
+        """`closing_shards` is how many parts the deadline index has; all workers must agree on it."""
+        if not prefix or "{" in prefix or "}" in prefix:
+            raise ConfigurationError(
+                f"redis.key_prefix is {prefix!r}: it must not be empty nor hold braces, which mark hash tags"
+            )
+        self.prefix: Final = prefix
+        self.closing_shards: Final = closing_shards
+        self.watermarks: Final = f"{prefix}:watermarks"
+        self.progress: Final = f"{prefix}:progress"
+        self._session_head: Final = f"{prefix}:session:{{"
+        self._trace_head: Final = f"{prefix}:trace:{{"
+        self._due_head: Final = f"{prefix}:due:"
+
+    def session(self, ref: SessionRef) -> SessionKeys:
+        """The three keys of a session."""
+        session = f"{self._session_head}{encode_ref(ref)}}}"
+        return SessionKeys(session, f"{session}:traces", f"{session}:models")
+
+    def trace(self, trace_id: bytes) -> str:
+        """The key of a trace state."""
+        return f"{self._trace_head}{trace_id.hex()}}}"
+
+    def due(self, shard: int) -> str:
+        """The key of one shard of the deadline index."""
+        return f"{self._due_head}{shard}"
+
+    def due_member(self, ref: SessionRef) -> str:
+        """A session as it stands in the deadline index."""
+        return encode_ref(ref)
+
+    def due_ref(self, shard: int, member: bytes) -> SessionRef:
+        """The session of an entry of the deadline index; `CorruptState` where this program did not write it."""
+        try:
+            return decode_ref(member.decode())
+        except ValueError as error:
+            raise CorruptState(f"{self.due(shard)} holds {member!r}, which names no session: {error}") from error
+
+    def shard(self, ref: SessionRef) -> int:
+        """Which shard of the deadline index a session is in; the same in every process and version."""
+        return crc32(encode_ref(ref).encode()) % self.closing_shards
+
+    def partition_field(self, partition: Partition) -> str:
+        """The field of a partition in `watermarks` and `progress`."""
+        return f"{partition.topic}/{partition.number}"

@@ -1,0 +1,86 @@
+"""The deadline index in Redis: one sorted set per shard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from aggregator.adapters.redis.connections import Command, Connections, Items
+from aggregator.adapters.redis.keys import Keys
+from aggregator.adapters.redis.scripts import SCHEDULE_MOVE, pack
+from aggregator.core.model import SessionRef
+from aggregator.ports import DueEntry
+
+
+class RedisSchedule:
+    """`ports.Schedule`."""
+
+    def __init__(self, connections: Connections, keys: Keys) -> None:
+        self._connections = connections
+        self._keys = keys
+
+    async def add(self, deadlines: Sequence[tuple[SessionRef, int]]) -> None:
+        """See `ports.Schedule`; idempotent, as it sets."""
+        keys = self._keys
+        by_shard: dict[int, dict[str, int]] = {}
+        for ref, deadline_ms in deadlines:
+            by_shard.setdefault(keys.shard(ref), {})[keys.due_member(ref)] = deadline_ms
+        commands = []
+        for shard, members in by_shard.items():
+            pairs: list[str | int] = []
+            for member, deadline_ms in members.items():
+                pairs += (deadline_ms, member)
+            commands.append(Command(keys.due(shard), ("ZADD", keys.due(shard), *pairs)))
+        await self._connections.commands(commands)
+
+    async def due(self, shards: Sequence[int], *, watermark_ms: int, limit: int) -> Sequence[DueEntry]:
+        """See `ports.Schedule`.
+
+        Each shard is asked for its share of the limit, and those that may have more for the rest, so that many shards
+        do not send `limit` entries each.
+        """
+        if not shards or limit <= 0:
+            return []
+        share = -(-limit // len(shards))
+        found = await self._earliest(shards, watermark_ms, 0, share)
+        missing = limit - sum(map(len, found.values()))
+        more = [shard for shard, entries in found.items() if len(entries) == share]
+        if missing > 0 and more:
+            for shard, entries in (await self._earliest(more, watermark_ms, share, missing)).items():
+                found[shard] += entries
+        return sorted(chain(*found.values()), key=lambda entry: entry.deadline_ms)[:limit]
+
+    async def _earliest(
+        self, shards: Sequence[int], watermark_ms: int, offset: int, count: int
+    ) -> dict[int, list[DueEntry]]:
+        keys = self._keys
+        replies = await self._connections.commands(
+            [
+                Command(
+                    key,
+                    ("ZRANGE", key, "-inf", watermark_ms, "BYSCORE", "LIMIT", offset, count, "WITHSCORES"),
+                )
+                for key in map(keys.due, shards)
+            ]
+        )
+        return {
+            shard: [
+                DueEntry(shard, keys.due_ref(shard, member), int(float(score)))
+                for member, score in zip(reply[::2], reply[1::2], strict=True)
+            ]
+            for shard, reply in zip(shards, replies, strict=True)
+        }
+
+    async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
+        """See `ports.Schedule`; a repeat finds another deadline than the one that was read and does nothing."""
+        names = [(self._keys.due(entry.shard),) for entry, _ in moves]
+        bodies = [
+            pack((name[0], self._keys.due_member(entry.ref), str(entry.deadline_ms), "" if new is None else str(new)))
+            for name, (entry, new) in zip(names, moves, strict=True)
+        ]
+        await self._connections.call(SCHEDULE_MOVE, Items(names, bodies))
+
+    async def count(self, shards: Sequence[int]) -> int:
+        """See `ports.Schedule`."""
+        keys = [self._keys.due(shard) for shard in shards]
+        return sum(await self._connections.commands([Command(key, ("ZCARD", key)) for key in keys]))

@@ -1,0 +1,191 @@
+"""Level 2 in Redis: session rollups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgpack  # type: ignore[import-untyped]
+
+from aggregator.adapters.redis.connections import Connections, Items
+from aggregator.adapters.redis.keys import Keys, SessionKeys
+from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, pack
+from aggregator.core.errors import CorruptState
+from aggregator.core.lifecycle import CloseReason
+from aggregator.core.model import Counts, FirstUse, SessionRef, SessionRollup, TracePut
+from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
+
+MOST_TRACES_PER_ITEM: Final = 100
+"""More traces than this for one session go as several items, so that no call stops Redis for long."""
+
+LISTED: Final = 16  # users and services of a session, at most
+
+_BILLION: Final = 1_000_000_000
+_TRANSITIONS: Final = (Transition.NONE, Transition.OPENED, Transition.REOPENED)
+_OUTCOMES: Final = (PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED)
+_CLAIM_OUTCOMES: Final = (
+    ClaimOutcome.CLAIMED,
+    ClaimOutcome.NOT_DUE,
+    ClaimOutcome.CLOSED,
+    ClaimOutcome.DROPPED,
+    ClaimOutcome.GONE,
+)
+_REASONS: Final = {1: CloseReason.IDLE, 2: CloseReason.MAX_DURATION}
+_MODEL_FIGURES: Final = {"calls": 0, "prompt_tokens": 1, "completion_tokens": 2, "embedding_tokens": 3}
+
+
+class RedisSessions:
+    """`ports.SessionStore`."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        keys: Keys,
+        *,
+        idle_timeout_ms: int,
+        max_duration_ms: int,
+        retention_ms: int,
+        max_session_traces: int,
+    ) -> None:
+        """All workers must be given the same times: they are not stored with a session."""
+        self._connections = connections
+        self._keys = keys
+        self._put_head = (idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces)
+        self._claim_head = (idle_timeout_ms, max_duration_ms, retention_ms)
+        self._settle_head = (retention_ms,)
+
+    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+        """See `ports.SessionStore`; idempotent by the version of each trace.
+
+        More than `MOST_TRACES_PER_ITEM` traces of one session go as several puts in a row.
+        """
+        names: list[SessionKeys] = []
+        bodies: list[bytes] = []
+        parts: list[int] = []
+        for put in puts:
+            name = self._keys.session(put.ref)
+            pieces = _pieces(put)
+            parts.append(len(pieces))
+            for traces in pieces:
+                names.append(name)
+                bodies.append(pack((*name, *put.ref, traces)))
+        replies = iter(await self._connections.call(SESSION_PUT, Items(names, bodies, self._put_head)))
+        return [
+            _put_reply(put, next(replies)) if count == 1 else _joined_reply(put, replies)
+            for put, count in zip(puts, parts, strict=True)
+        ]
+
+    async def claim(self, refs: Sequence[SessionRef], *, watermark_ms: int) -> Sequence[Claim]:
+        """See `ports.SessionStore`; idempotent: what is closing already is read as it stands."""
+        names = [self._keys.session(ref) for ref in refs]
+        head = (watermark_ms, *self._claim_head)
+        replies = await self._connections.call(SESSION_CLAIM, Items(names, [pack(name) for name in names], head))
+        return [_claim(ref, name, reply) for ref, name, reply in zip(refs, names, replies, strict=True)]
+
+    async def settle(self, refs: Sequence[tuple[SessionRef, int]]) -> Sequence[bool]:
+        """See `ports.SessionStore`; a repeat says again which were closed at that revision."""
+        names = [self._keys.session(ref) for ref, _ in refs]
+        bodies = [pack((*name, revision)) for name, (_, revision) in zip(names, refs, strict=True)]
+        replies = await self._connections.call(SESSION_SETTLE, Items(names, bodies, self._settle_head))
+        return [reply == 1 for reply in replies]
+
+
+def _pieces(put: SessionPut) -> list[list[TracePut]]:
+    traces = put.traces
+    if len(traces) <= MOST_TRACES_PER_ITEM:
+        return [traces]
+    return [traces[start : start + MOST_TRACES_PER_ITEM] for start in range(0, len(traces), MOST_TRACES_PER_ITEM)]
+
+
+def _put_reply(put: SessionPut, reply: Sequence[Any]) -> PutReply:
+    if len(reply) == 2:
+        outcomes = [PutOutcome.APPLIED] * len(put.traces)
+        versions = [trace.version for trace in put.traces]
+    else:
+        outcomes = [_OUTCOMES[outcome] for outcome in reply[2]]
+        versions = reply[3]
+    return PutReply(outcomes, versions, _TRANSITIONS[reply[0]], reply[1])
+
+
+def _joined_reply(put: SessionPut, replies: Iterator[Sequence[Any]]) -> PutReply:
+    outcomes: list[PutOutcome] = []
+    versions: list[int] = []
+    transition, deadline_ms = Transition.NONE, 0
+    for traces in _pieces(put):
+        reply = _put_reply(SessionPut(put.ref, traces), next(replies))
+        outcomes += reply.outcomes
+        versions += reply.versions
+        transition = reply.transition if transition is Transition.NONE else transition
+        deadline_ms = reply.deadline_ms
+    return PutReply(outcomes, versions, transition, deadline_ms)
+
+
+def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim:
+    outcome = _CLAIM_OUTCOMES[reply[0]]
+    if outcome is not ClaimOutcome.CLAIMED:
+        return Claim(outcome, reply[1] if outcome is ClaimOutcome.NOT_DUE else 0, None)
+    try:
+        return Claim(outcome, reply[1], _rollup(ref, reply))
+    except (ValueError, LookupError, TypeError) as error:
+        raise CorruptState(f"{keys.session} or a key that belongs to it can't be read: {error}") from error
+
+
+def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
+    _, _, revision, reason, opened_ms, started_us, ended_us, folded, sums, folded_part, entries, models = reply
+    counts = Counts(*_values(sums))
+    users: dict[str, FirstUse] = {}
+    services: set[str] = set()
+    if folded_part:
+        _, _, folded_users, folded_services = _values(folded_part)
+        _merge_users(users, folded_users)
+        services.update(folded_services)
+    shown: list[dict[str, object]] = []
+    for text in entries:
+        entry = json.loads(text)
+        _, _, entry_counts, _, _, entry_users, entry_services, _ = entry.pop("_")
+        if entry_counts[0]:
+            _merge_users(users, entry_users)
+            services.update(entry_services)
+            shown.append(entry)
+    return SessionRollup(
+        ref=ref,
+        revision=revision,
+        close_reason=_REASONS[reason],
+        opened_ms=opened_ms,
+        started_us=started_us,
+        ended_us=ended_us,
+        counts=counts,
+        users=sorted(users.values())[:LISTED],
+        services=sorted(services)[:LISTED],
+        models=_models(models),
+        trace_entries=shown,
+        truncated=folded > 0 or counts.truncated_traces > 0,
+    )
+
+
+def _values(packed: bytes) -> list[Any]:
+    """A series of MessagePack values, as the private fields hold them."""
+    unpacker = msgpack.Unpacker(raw=False)
+    unpacker.feed(packed)
+    return list(unpacker)
+
+
+def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]]) -> None:
+    for start_us, span_id, user_id in more:
+        use = FirstUse(start_us, span_id, user_id)
+        if user_id not in users or use < users[user_id]:
+            users[user_id] = use
+
+
+def _models(flat: Sequence[bytes]) -> dict[str, list[int]]:
+    """Names to [calls, prompt, completion, embedding, whole dollars, nano-dollars]."""
+    models: dict[str, list[int]] = {}
+    for field, value in zip(flat[::2], flat[1::2], strict=True):
+        name, _, figure = field.decode().rpartition(":")
+        figures = models.setdefault(name, [0, 0, 0, 0, 0, 0])
+        if figure == "cost_nano_usd":
+            figures[4:] = divmod(int(value), _BILLION)
+        else:
+            figures[_MODEL_FIGURES[figure]] = int(value)
+    return models

