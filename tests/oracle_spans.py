@@ -387,8 +387,8 @@ def normalised(figures: Figures | None, span_class: str) -> Usage:
     without_cache = cache > 0 and total in (plain_sum + cache, plain_sum + cache + reasoning)
     without_reasoning = reasoning > 0 and total in (plain_sum + reasoning, plain_sum + cache + reasoning)
     if not figures.inclusive:
-        add_cache = cache > prompt or (without_cache and total != plain_sum)
-        add_reasoning = reasoning > completion or (without_reasoning and total != plain_sum)
+        add_cache = cache > prompt or without_cache
+        add_reasoning = reasoning > completion or without_reasoning
         prompt += cache if add_cache else 0
         completion += reasoning if add_reasoning else 0
     if span_class == "embedding":

@@ -162,6 +162,25 @@ class TestCounting:
         )
         assert sums(figures) == (8, 1, 8)
 
+    def test_nested_embeddings_that_differ_both_count_and_are_no_nested_llm(self) -> None:
+        figures = trace_of(span(1, EMBEDDING | tokens(8, 0)), span(2, EMBEDDING | tokens(5, 0), parent=1))
+        assert (figures.embedding_tokens, figures.nested_llm) == (13, False)
+
+    def test_the_plain_sum_over_llm_spans_is_of_the_figures_as_written(self) -> None:
+        figures = trace_of(span(1, LLM | tokens(10, 5, cache_read=40)), span(2, AGENT | tokens(99, 99), start=50))
+        assert (figures.prompt_tokens, figures.llm_span_prompt_tokens) == (149, 10)
+
+    def test_of_several_with_a_same_figure_one_with_both_is_repeated(self) -> None:
+        # 1 repeats 3, exactly, and so gives it its details; 2 has only the completion in common.
+        figures = trace_of(
+            span(1, LLM | tokens(10, 5, cache_read=4) | {"llm.cost.total": 1}),
+            span(2, LLM | tokens(20, 5) | {"llm.model_name": "other"}, parent=1, start=1),
+            span(3, LLM | tokens(10, 5) | {"llm.model_name": "same"}, parent=1, start=2),
+        )
+        assert sums(figures) == (30, 10, 0)
+        assert figures.cache_read_tokens == 4
+        assert {name: m.cost_nano for name, m in figures.models.items()} == {"other": 0, "same": 10**9}
+
     def test_a_repeat_silences_the_wrappers_above_it(self) -> None:
         # 2 repeats its twin 3, so nothing below 1 counts, yet 1 must not.
         figures = trace_of(
@@ -237,6 +256,19 @@ class TestTwins:
             scopes=("a", "a", "b"),
         )
         assert sums(figures) == (20, 10, 0)
+
+    def test_nor_is_one_below_that_began_earlier(self) -> None:
+        figures = trace_of(
+            span(1, LLM | tokens(10, 5), start=10, end=90),
+            span(2, TOOL, parent=1),
+            span(3, LLM | tokens(10, 5), parent=2, start=0, end=100),
+            scopes=("a", "a", "b"),
+        )
+        assert sums(figures) == (20, 10, 0)
+
+    def test_one_that_is_a_repeat_itself_is_not_repeated(self) -> None:
+        spans = [span(n, LLM | tokens(10, 5), start=n, end=90) for n in (1, 2, 3)]
+        assert sums(trace_of(*spans, scopes=("a", "b", "c"))) == (20, 10, 0)
 
     def test_without_a_known_end_it_is_no_twin(self) -> None:
         figures = trace_of(
@@ -470,6 +502,7 @@ class TestReadingUsage:
 
     def test_reasoning_is_added_where_it_exceeds_or_the_total_says_so(self) -> None:
         assert self.figures(tokens(10, 5, reasoning=7)) == (10, 12, 0, 0, 7)
+        assert self.figures(tokens(10, 5, reasoning=5)) == (10, 5, 0, 0, 5)
         assert self.figures(tokens(10, 5, reasoning=3, total=18)) == (10, 8, 0, 0, 3)
         assert self.figures(tokens(10, 5, cache_read=4, reasoning=3, total=22)) == (14, 8, 4, 0, 3)
 
