@@ -136,6 +136,19 @@ class TestTraceCounts:
         assert counts._asdict() == ones | plain | rest | {"error_trace_count": 1}
         assert len(counts) == 23
 
+    @pytest.mark.parametrize("flag", ["wrapper_usage", "nested_llm", "missing_root"])
+    def test_each_flag_of_the_trace_has_its_own_place(self, flag: str) -> None:
+        trace = TraceRollup()
+        setattr(trace, flag, True)
+        counts = trace_counts(trace, conflicting=False, truncated=False)
+        assert counts == Counts(trace_count=1)._replace(**{f"{flag}_traces": 1})
+
+    def test_conflicting_and_truncated_traces_are_told_apart(self) -> None:
+        conflicting = trace_counts(TraceRollup(), conflicting=True, truncated=False)
+        truncated = trace_counts(TraceRollup(), conflicting=False, truncated=True)
+        assert conflicting == Counts(trace_count=1, conflicting_claim_traces=1)
+        assert truncated == Counts(trace_count=1, truncated_traces=1)
+
     def test_a_quiet_trace_adds_nothing_but_itself(self) -> None:
         counts = trace_counts(rollup([span(1)], Pricer()), conflicting=False, truncated=False)
         assert counts == Counts(trace_count=1, span_count=1)
