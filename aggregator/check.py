@@ -49,7 +49,7 @@ async def check(settings: Settings, write: Callable[[str], None]) -> int:
     report.say("settings", "every variable is understood")
     await _kafka(settings.kafka, report)
     await _redis(settings.redis, report)
-    report.say("result", "ready to run" if report.code == 0 else "not ready: see each PROBLEM above")
+    report.say("result", "ready to run" if report.code == 0 else "not ready, mend what is marked above")
     return report.code
 
 

@@ -59,7 +59,7 @@ class KafkaSettings(_Group):
     dead_letter_topic: Topic = "otlp_spans_dead_letter"
     dead_letter_max_consecutive: Annotated[int, Field(ge=1)] = 1000
     create_topics: bool = False
-    session_timeout_ms: Annotated[int, Field(ge=6_000, le=1_800_000)] = 45_000
+    session_timeout_ms: Annotated[int, Field(ge=1_000, le=1_800_000)] = 45_000
     request_timeout_ms: Annotated[int, Field(ge=1_000, le=600_000)] = 30_000
     security_protocol: SecurityProtocol = SecurityProtocol.PLAINTEXT
     sasl_mechanism: SaslMechanism = SaslMechanism.PLAIN
