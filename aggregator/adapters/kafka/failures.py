@@ -32,7 +32,6 @@ _WILL_NOT_PASS: Final = (
     kafka.UnsupportedCodecError,
     kafka.UnsupportedVersionError,
     kafka.ConsumerStoppedError,
-    kafka.ProducerClosed,
     kafka.InvalidProducerEpoch,
     kafka.ProducerFenced,
 )
