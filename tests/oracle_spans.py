@@ -15,6 +15,20 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status, TracesData
 
+from tests.oracle_tables import (
+    CLAIM_ROWS,
+    COST_ATTRIBUTES,
+    GENAI_OPERATIONS,
+    LANGFUSE_COLUMNS,
+    MLFLOW_COLUMNS,
+    MODEL_ATTRIBUTES,
+    NAMED_CLASSES,
+    OPENINFERENCE_KINDS,
+    PLAIN_FAMILIES,
+    PROJECT_ATTRIBUTES,
+    USER_ATTRIBUTES,
+)
+
 Plain = str | bool | int | float | None
 """A value that can mean something; arrays, maps, bytes and unset values are None."""
 
@@ -29,158 +43,6 @@ MAX_TEXT = 256
 
 BAD_ID = "bad_id"
 SESSION_ID_TOO_LONG = "session_id_too_long"
-
-CLAIM_ROWS = (
-    "session.id",
-    "langfuse.session.id",
-    "traceloop.association.properties.session_id",
-    "ai.telemetry.metadata.sessionId",
-    "langsmith.metadata.session_id",
-    "langsmith.metadata.thread_id",
-    "langsmith.metadata.conversation_id",
-    "mlflow.trace.session",
-    "gcp.vertex.agent.session_id",
-    "langfuse.trace.metadata.langfuse_session_id",
-    "langfuse.observation.metadata.langfuse_session_id",
-    "gen_ai.conversation.id",
-)
-USER_ATTRIBUTES = (
-    "user.id",
-    "langfuse.user.id",
-    "traceloop.association.properties.user_id",
-    "ai.telemetry.metadata.userId",
-    "langsmith.metadata.user_id",
-    "mlflow.trace.user",
-    "enduser.id",
-)
-PROJECT_ATTRIBUTES = ("openinference.project.name", "arize.project.name", "model_id")
-COST_ATTRIBUTES = ("llm.cost.total", "gen_ai.usage.cost", "operation.cost")
-MODEL_ATTRIBUTES = (
-    "gen_ai.response.model",
-    "llm.model_name",
-    "gen_ai.request.model",
-    "llm.response.model_name",
-    "llm.request.model_name",
-    "ai.model.id",
-    "mlflow.llm.model",
-    "langfuse.observation.model.name",
-    "embedding.model_name",
-)
-
-OPENINFERENCE_KINDS = {"llm": "llm", "embedding": "embedding", "agent": "agent", "tool": "tool", "chain": "chain"}
-GENAI_OPERATIONS = {
-    "chat": "llm",
-    "text_completion": "llm",
-    "generate_content": "llm",
-    "completion": "llm",
-    "generate": "llm",
-    "embeddings": "embedding",
-    "invoke_agent": "agent",
-    "create_agent": "agent",
-    "execute_tool": "tool",
-}
-NAMED_CLASSES = (
-    (
-        "langfuse.observation.type",
-        {"generation": "llm", "embedding": "embedding", "agent": "agent", "tool": "tool", "chain": "chain"},
-    ),
-    (
-        "mlflow.spanType",
-        {
-            "llm": "llm",
-            "chat_model": "llm",
-            "embedding": "embedding",
-            "agent": "agent",
-            "tool": "tool",
-            "chain": "chain",
-        },
-    ),
-    ("langsmith.span.kind", {"llm": "llm", "tool": "tool", "chain": "chain"}),
-    ("traceloop.span.kind", {"tool": "tool", "agent": "agent", "workflow": "chain", "task": "chain"}),
-    ("llm.request.type", {"chat": "llm", "completion": "llm", "embedding": "embedding"}),
-)
-
-# The columns of a family: prompt, completion, cache read, cache write, reasoning, total.
-G, V = "gen_ai.usage.", "ai.usage."
-PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
-    (
-        "openinference",
-        (
-            ("llm.token_count.prompt",),
-            ("llm.token_count.completion",),
-            ("llm.token_count.prompt_details.cache_read",),
-            ("llm.token_count.prompt_details.cache_write",),
-            ("llm.token_count.completion_details.reasoning",),
-            ("llm.token_count.total",),
-        ),
-    ),
-    (
-        "gen_ai",
-        (
-            (G + "input_tokens",),
-            (G + "output_tokens",),
-            (G + "cache_read.input_tokens", G + "cache_read_input_tokens", G + "details.cache_read_tokens"),
-            (
-                G + "cache_write.input_tokens",
-                G + "cache_creation.input_tokens",
-                G + "cache_write_input_tokens",
-                G + "cache_creation_input_tokens",
-                G + "details.cache_write_tokens",
-            ),
-            (G + "reasoning.output_tokens", G + "reasoning_tokens", G + "details.reasoning_tokens"),
-            (G + "total_tokens",),
-        ),
-    ),
-    (
-        "legacy",
-        (
-            (G + "prompt_tokens", "llm.usage.prompt_tokens"),
-            (G + "completion_tokens", "llm.usage.completion_tokens"),
-            (),
-            (),
-            (),
-            ("llm.usage.total_tokens",),
-        ),
-    ),
-    (
-        "vercel",
-        (
-            (V + "inputTokens", V + "promptTokens"),
-            (V + "outputTokens", V + "completionTokens"),
-            (V + "cachedInputTokens", V + "inputTokenDetails.cacheReadTokens"),
-            (V + "inputTokenDetails.cacheWriteTokens",),
-            (V + "reasoningTokens",),
-            (V + "totalTokens", V + "tokens"),
-        ),
-    ),
-)
-LANGFUSE_COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("input", "prompt_tokens", "input_tokens"),
-    ("output", "completion_tokens", "output_tokens"),
-    (
-        "input_cached_tokens",
-        "input_cache_read",
-        "cache_read_input_tokens",
-        "prompt_tokens_details.cached_tokens",
-        "input_tokens_details.cached_tokens",
-    ),
-    ("input_cache_creation", "cache_creation_input_tokens"),
-    (
-        "output_reasoning",
-        "output_reasoning_tokens",
-        "completion_tokens_details.reasoning_tokens",
-        "output_tokens_details.reasoning_tokens",
-    ),
-    ("total", "total_tokens"),
-)
-MLFLOW_COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("input_tokens",),
-    ("output_tokens",),
-    ("cache_read_input_tokens",),
-    ("cache_creation_input_tokens",),
-    (),
-    ("total_tokens",),
-)
 
 
 @dataclass(frozen=True, kw_only=True)

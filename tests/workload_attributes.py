@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from tests.builders import Value
-from tests.oracle_spans import CLAIM_ROWS, COST_ATTRIBUTES, MODEL_ATTRIBUTES, PROJECT_ATTRIBUTES, USER_ATTRIBUTES
+from tests.oracle_tables import CLAIM_ROWS, COST_ATTRIBUTES, MODEL_ATTRIBUTES, PROJECT_ATTRIBUTES, USER_ATTRIBUTES
 
 __all__ = (
     "CLASS_ATTRIBUTES",
@@ -173,6 +173,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             _G + "cache_write.input_tokens",
             _G + "cache_creation.input_tokens",
+            _G + "cache_write_input_tokens",
             _G + "cache_creation_input_tokens",
             _G + "details.cache_write_tokens",
         ),
