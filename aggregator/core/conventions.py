@@ -184,23 +184,26 @@ USAGE: Final = (
         reasoning=("ai.usage.reasoningTokens",),
         total=("ai.usage.totalTokens", "ai.usage.tokens"),
     ),
-    UsageFamily(  # Langfuse
+    UsageFamily(  # Langfuse, by its own names and by OpenAI's
         document="langfuse.observation.usage_details",
-        prompt=("input",),
-        completion=("output",),
-        cache_read=("input_cached_tokens", "input_cache_read", "cache_read_input_tokens"),
+        prompt=("input", "prompt_tokens", "input_tokens"),
+        completion=("output", "completion_tokens", "output_tokens"),
+        cache_read=(
+            "input_cached_tokens",
+            "input_cache_read",
+            "cache_read_input_tokens",
+            "prompt_tokens_details.cached_tokens",
+            "input_tokens_details.cached_tokens",
+        ),
         cache_write=("input_cache_creation", "cache_creation_input_tokens"),
-        reasoning=("output_reasoning", "output_reasoning_tokens"),
-        total=("total",),
+        reasoning=(
+            "output_reasoning",
+            "output_reasoning_tokens",
+            "completion_tokens_details.reasoning_tokens",
+            "output_tokens_details.reasoning_tokens",
+        ),
+        total=("total", "total_tokens"),
         open_keys=True,
-    ),
-    UsageFamily(  # the same in OpenAI's raw names
-        document="langfuse.observation.usage_details",
-        prompt=("prompt_tokens", "input_tokens"),
-        completion=("completion_tokens", "output_tokens"),
-        cache_read=("prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens"),
-        reasoning=("completion_tokens_details.reasoning_tokens", "output_tokens_details.reasoning_tokens"),
-        total=("total_tokens",),
     ),
     UsageFamily(  # MLflow
         document="mlflow.chat.tokenUsage",
@@ -292,7 +295,7 @@ class Conventions:
     """The table together with the operator's lists, ready for decoding; but for its cache it never changes.
 
     `session_id_attributes` are looked at before the table's session attributes, in their order.
-    A `project_attributes` that is not empty takes the place of the table's list.
+    No name may be empty.  A `project_attributes` that is not empty takes the place of the table's list.
     `claim_row` of a span is the index into `claim_codes`; the resource's session id has the row after the last.
     """
 
@@ -346,7 +349,6 @@ def _key_filter(keys: list[bytes]) -> bytes:
     """One byte per slot, 1 where a wanted key falls: tells most unwanted keys without hashing them."""
     slots = bytearray(_FILTER_SIZE)
     for key in keys:
-        if key:
-            size = len(key)
-            slots[key_slot(size, key[0], key[size >> 1], key[size - 1])] = 1
+        size = len(key)
+        slots[key_slot(size, key[0], key[size >> 1], key[size - 1])] = 1
     return bytes(slots)

@@ -67,8 +67,6 @@ def cost_nano(value: object, ignored: Ignored) -> i64:
 
     Takes ints, doubles (by their shortest decimal form) and decimal text with fraction and exponent.
     """
-    if value is None:
-        return NO_COST
     if isinstance(value, float) and 0.0 <= value < 1000.0:
         scaled = value * 1e9
         whole = math.floor(scaled)

@@ -56,14 +56,14 @@ def put(raw: RawSpan, conventions: Conventions, code: i64, value: object) -> Non
 
 def finish(raw: RawSpan, conventions: Conventions, log_ms: i64, out: Decoded) -> None:
     """Turn a raw span into a `Span` of `out`, or say there why it was left out."""
-    if raw.roles & table.HAS_PLACEHOLDER and raw.values[conventions.placeholder] == table.PLACEHOLDER[1]:
-        out.ignored.append(("span", "placeholder"))
-        return
     if len(raw.trace_id) != 16 or raw.trace_id == _NO_TRACE:
         _drop(raw, out, "bad_trace_id", raw.trace_id)
         return
     if len(raw.span_id) != 8 or raw.span_id == _NO_SPAN:
         _drop(raw, out, "bad_span_id", raw.span_id)
+        return
+    if raw.roles & table.HAS_PLACEHOLDER and raw.values[conventions.placeholder] == table.PLACEHOLDER[1]:
+        out.ignored.append(("span", "placeholder"))
         return
     parent_id = raw.parent_id
     if parent_id and (len(parent_id) != 8 or parent_id == _NO_SPAN):

@@ -40,15 +40,13 @@ def read_call(span: Span, raw: RawSpan, conventions: Conventions, ignored: Ignor
     roles = raw.roles
     usage: Usage | None = None
     document: dict[str, object] | None = None
-    document_code: i64 = -1
     family_row: FamilyRow | None = None
     if roles >= table.HAS_USAGE:
         for family in conventions.families:
             if not roles & family.bit:
                 continue
-            if family.document >= 0 and family.document != document_code:
-                document_code = family.document
-                document = json_object(values[document_code], "usage", ignored)
+            if family.document >= 0:
+                document = json_object(values[family.document], "usage", ignored)
             usage = _take_usage(family, values, document, ignored)
             if usage is not None:
                 family_row = family
@@ -106,15 +104,18 @@ def _exclusive(family: FamilyRow, usage: Usage, document: dict[str, object] | No
     if not family.open_keys or document is None or usage.total < 0:
         return ABSENT, ABSENT
     everything: i64 = 0
+    total: i64 = ABSENT
     for key, value in document.items():
         figure = tokens(value, [])
-        if figure > 0 and key != "total":
+        if key == "total":
+            total = figure
+        elif figure > 0:
             everything += figure
             if key.startswith(("input", "cache")):
                 prompt += figure
             elif key.startswith("output"):
                 completion += figure
-    if everything != usage.total:
+    if everything != total:
         return ABSENT, ABSENT
     return prompt, completion
 
@@ -128,12 +129,10 @@ def _set_usage(span: Span, usage: Usage, exclusive: tuple[i64, i64]) -> None:
     reasoning: i64 = max(usage.reasoning, 0)
     total: i64 = usage.total
     if exclusive[0] >= 0:
-        span.written_prompt_tokens = prompt if usage.prompt >= 0 else exclusive[0]
-        span.written_completion_tokens = completion if usage.completion >= 0 else exclusive[1]
         prompt, completion = exclusive
-    else:
-        span.written_prompt_tokens = prompt
-        span.written_completion_tokens = completion
+    span.written_prompt_tokens = prompt
+    span.written_completion_tokens = completion
+    if exclusive[0] < 0:
         if usage.prompt < 0 and usage.completion < 0:
             prompt = max(total, 0)
         cache: i64 = cache_read + cache_write

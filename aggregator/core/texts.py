@@ -10,8 +10,8 @@ MAX_NAME_CHARACTERS: Final = 256
 
 
 def name_of(value: object) -> str:
-    """A name without white space around it, cut to size; "" where there is none."""
-    return value.strip()[:MAX_NAME_CHARACTERS] if isinstance(value, str) else ""
+    """A name, cut to size; "" where there is none or only white space."""
+    return value[:MAX_NAME_CHARACTERS] if isinstance(value, str) and value.strip() else ""
 
 
 def first_name(values: list[object], codes: list[int]) -> str:
@@ -29,9 +29,8 @@ def unquoted(text: str) -> str:
     """The content of a JSON string literal; any other text as it is."""
     if len(text) > 1 and text.startswith('"') and text.endswith('"'):
         try:
-            content = orjson.loads(text)
+            content: str = orjson.loads(text)
         except orjson.JSONDecodeError:
             return text
-        if isinstance(content, str):
-            return content
+        return content
     return text

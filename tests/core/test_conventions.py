@@ -252,7 +252,7 @@ def test_project_rows_rank_in_order(attributes: dict[str, str]) -> None:
 
 def test_project_default_and_operators_list() -> None:
     assert span_of(dict.fromkeys(PROJECTS, "p")).project == "default"
-    assert span_of({}, {"openinference.project.name": " ", "model_id": " p "}).project == "p"
+    assert span_of({}, {"openinference.project.name": " ", "model_id": " p "}).project == " p "
     conventions = Conventions(project_attributes=["deployment", "team"])
     assert span_of({}, {"team": "t", "openinference.project.name": "p"}, conventions=conventions).project == "t"
     assert span_of({}, {"openinference.project.name": "p"}, conventions=conventions).project == "default"
@@ -454,25 +454,23 @@ FAMILIES: list[list[tuple[str, str]]] = [
     ],
     [
         (PROMPT, "langfuse.observation.usage_details|input"),
+        (PROMPT, "langfuse.observation.usage_details|prompt_tokens"),
+        (PROMPT, "langfuse.observation.usage_details|input_tokens"),
         (COMPLETION, "langfuse.observation.usage_details|output"),
+        (COMPLETION, "langfuse.observation.usage_details|completion_tokens"),
+        (COMPLETION, "langfuse.observation.usage_details|output_tokens"),
         (READ, "langfuse.observation.usage_details|input_cached_tokens"),
         (READ, "langfuse.observation.usage_details|input_cache_read"),
         (READ, "langfuse.observation.usage_details|cache_read_input_tokens"),
+        (READ, "langfuse.observation.usage_details|prompt_tokens_details.cached_tokens"),
+        (READ, "langfuse.observation.usage_details|input_tokens_details.cached_tokens"),
         (WRITE, "langfuse.observation.usage_details|input_cache_creation"),
         (WRITE, "langfuse.observation.usage_details|cache_creation_input_tokens"),
         (REASONING, "langfuse.observation.usage_details|output_reasoning"),
         (REASONING, "langfuse.observation.usage_details|output_reasoning_tokens"),
-        (TOTAL, "langfuse.observation.usage_details|total"),
-    ],
-    [
-        (PROMPT, "langfuse.observation.usage_details|prompt_tokens"),
-        (PROMPT, "langfuse.observation.usage_details|input_tokens"),
-        (COMPLETION, "langfuse.observation.usage_details|completion_tokens"),
-        (COMPLETION, "langfuse.observation.usage_details|output_tokens"),
-        (READ, "langfuse.observation.usage_details|prompt_tokens_details.cached_tokens"),
-        (READ, "langfuse.observation.usage_details|input_tokens_details.cached_tokens"),
         (REASONING, "langfuse.observation.usage_details|completion_tokens_details.reasoning_tokens"),
         (REASONING, "langfuse.observation.usage_details|output_tokens_details.reasoning_tokens"),
+        (TOTAL, "langfuse.observation.usage_details|total"),
         (TOTAL, "langfuse.observation.usage_details|total_tokens"),
     ],
     [
@@ -566,28 +564,27 @@ def test_details_nested_in_openai_usage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "expected", "as_written"),
+    ("document", "expected"),
     [
         # exclusive: the total is the sum of all the parts
-        ({"input": 10, "output": 5, "total": 15}, (10, 5, 0, 0, 0), (10, 5)),
+        ({"input": 10, "output": 5, "total": 15}, (10, 5, 0, 0, 0)),
         (
             {"input": 10, "input_cached_tokens": 90, "output": 5, "output_reasoning": 7, "total": 112},
             (100, 12, 90, 0, 7),
-            (10, 5),
         ),
-        ({"input_audio": 10, "cache_x": 5, "output_text": 4, "other": 1, "total": 20}, (15, 4, 0, 0, 0), (15, 4)),
-        ({"input": 10, "output": 5, "comment": "no figure", "total": 15}, (10, 5, 0, 0, 0), (10, 5)),
+        ({"input_audio": 10, "cache_x": 5, "output_text": 4, "other": 1, "total": 20}, (15, 4, 0, 0, 0)),
+        ({"input": 10, "output": 5, "comment": "no figure", "total": 15}, (10, 5, 0, 0, 0)),
+        ({"input_tokens": 10, "output_tokens": 5, "total": 15}, (10, 5, 0, 0, 0)),
         # as they are
-        ({"input": 100, "input_cached_tokens": 90, "output": 5, "total": 105}, (100, 5, 90, 0, 0), (100, 5)),
-        ({"input": 10, "output": 5, "total": 15, "total_tokens": 15}, (10, 5, 0, 0, 0), (10, 5)),
-        ({"total": 0}, (0, 0, 0, 0, 0), (0, 0)),
+        ({"input": 100, "input_cached_tokens": 90, "output": 5, "total": 105}, (100, 5, 90, 0, 0)),
+        ({"input": 10, "output": 5, "total": 15, "total_tokens": 15}, (10, 5, 0, 0, 0)),
+        ({"input": 10, "output": 5, "total_tokens": 15}, (10, 5, 0, 0, 0)),
+        ({"total": 0}, (0, 0, 0, 0, 0)),
     ],
 )
-def test_langfuse_keys_are_open(
-    document: dict[str, object], expected: tuple[int, ...], as_written: tuple[int, int]
-) -> None:
+def test_langfuse_keys_are_open(document: dict[str, object], expected: tuple[int, ...]) -> None:
     decoded = read({"langfuse.observation.usage_details": json.dumps(document)})
-    assert (figures(decoded.spans[0]), written(decoded.spans[0])) == (expected, as_written)
+    assert (figures(decoded.spans[0]), written(decoded.spans[0])) == (expected, expected[:2])
     assert decoded.ignored == []
 
 
@@ -721,6 +718,7 @@ def test_parts_of_a_cost_are_none() -> None:
         (0.1 + 0.2, 300_000_000, None),
         (0.0000000005, 0, None),  # half to even
         (0.0000000015, 2, None),
+        (0.0000000019, 2, None),
         (0.0000000025, 2, None),
         (0.00000000250000001, 3, None),
         (123456.789012345, 123_456_789_012_345, None),
@@ -806,7 +804,7 @@ def test_model_of_openinference_usage() -> None:
 
 @pytest.mark.parametrize("value", ["", " ", 4, None, b"m", ["m"]])
 def test_model_that_is_no_name(value: object) -> None:
-    assert span_of({"gen_ai.response.model": value, "ai.model.id": " m "}).model == "m"
+    assert span_of({"gen_ai.response.model": value, "ai.model.id": " m "}).model == " m "
     assert span_of({"gen_ai.response.model": value}).model == ""
 
 
@@ -835,9 +833,9 @@ def test_mlflow_writes_json_text() -> None:
     assert (elsewhere.claim_session_id, elsewhere.span_class) == ('"s-1"', OTHER)
 
 
-@pytest.mark.parametrize("text", ['"', '"open', 'open"', '"a"b"', '"\\ud800"', "5", '""'])
+@pytest.mark.parametrize("text", ['"', '"open', 'open"', '"a"b"', '"\\ud800"', "5", '""', '" "'])
 def test_what_is_no_json_literal_stays(text: str) -> None:
-    expected = "next" if text == '""' else text
+    expected = "next" if text in ('""', '" "') else text
     assert span_of({"session.id": text, "gen_ai.conversation.id": "next"}, scope="mlflow").claim_session_id == expected
 
 
@@ -846,4 +844,4 @@ def test_placeholders_are_left_out() -> None:
     assert decoded.spans == []
     assert decoded.ignored == [("span", "placeholder")]
     assert (decoded.dropped, decoded.partial_reason) == ([], "")
-    assert span_of({"logfire.span_type": "span"}).claim_row == NO_CLAIM
+    assert span_of({"logfire.span_type": "span"}).name == "n"
