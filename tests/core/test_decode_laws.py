@@ -356,7 +356,7 @@ def _clean_attributes(attributes: Any, wanted: Any) -> None:
 
 
 def cleaned(data: bytes) -> bytes:
-    """The record without all that the fast decoder skips; the parser's error comes out if even the rest is malformed."""
+    """The record without all that the fast decoder skips; raises where even the rest is malformed."""
     record = SKELETON()
     record.ParseFromString(data)
     record.DiscardUnknownFields()
