@@ -186,7 +186,8 @@ def summed_models(traces: Sequence[TraceFigures]) -> dict[str, ModelFigures]:
             total.completion += figures.completion
             total.embedding += figures.embedding
             total.cost_nano += figures.cost_nano
-    return models
+    # A model that only a cost of 0 was reported for adds nothing, so a session does not show it.
+    return {name: figures for name, figures in models.items() if figures != ModelFigures()}
 
 
 def token_fields(traces: Sequence[TraceFigures]) -> dict[str, int]:
