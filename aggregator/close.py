@@ -70,8 +70,7 @@ class Close:
     async def run(self) -> None:
         """Close what falls due until `stop`; a round under way is finished."""
         while not self._stopping.is_set():
-            busy = await self._retrying("close", self.round)
-            if not busy:
+            if not await self.round_until_done():
                 await self._rest()
 
     def stop(self) -> None:
@@ -84,6 +83,10 @@ class Close:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+    async def round_until_done(self) -> bool:
+        """One round, repeated until it succeeds; says whether there may be more to close."""
+        return await self._retrying("close", self.round)
 
     async def round(self) -> bool:
         """Close one batch of sessions; says whether there may be more.

@@ -157,7 +157,7 @@ class Ingest:
     async def _start_partitions(self) -> None:
         """Decide where new partitions start; until that is known they stay paused, and polling goes on."""
         while self._progress.unstarted and not self._stopping:
-            self._source.pause()
+            self._pause()
             try:
                 await self._progress.start()
             except TransientError as error:
@@ -165,7 +165,16 @@ class Ingest:
                 await self._fetch()
             else:
                 self._retrying.succeeded("start")
-                self._source.resume()
+        self._resume()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._source.pause()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._source.resume()
 
     async def _decode(self, fetched: Fetched, batch: Batch) -> None:
         slice_bytes = 0
@@ -216,14 +225,10 @@ class Ingest:
                 async with asyncio.timeout(_HAND_OVER_S):
                     await self._queue.put(batch)
             except TimeoutError:
-                self._source.pause()
-                self._paused = True
+                self._pause()
                 await self._fetch()
             else:
-                break
-        if self._paused:
-            self._paused = False
-            self._source.resume()
+                return
 
     # --- apply -----------------------------------------------------------------------------------------------------
 
@@ -411,5 +416,4 @@ class Ingest:
     async def on_assigned(self, partitions: Sequence[Partition]) -> None:
         """Hold the new partitions until `read` has decided where they start."""
         self._progress.take(partitions)
-        if partitions:
-            self._source.pause()
+        self._pause()

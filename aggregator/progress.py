@@ -25,7 +25,8 @@ class StartReason(StrEnum):
 
     FIRST = "first"  # neither Kafka nor Redis knows the partition
     COMMITTED = "committed"  # the usual: what was committed
-    APPLIED = "applied"  # Redis was behind the committed offset, or nothing was committed
+    APPLIED = "applied"  # nothing was committed yet, and Redis knows how far it came
+    REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
     STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
     LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
 
@@ -45,8 +46,10 @@ def decide_start(
         if committed is None:
             return Start(beginning, StartReason.FIRST)
         start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
-    elif committed is None or applied < committed:
+    elif committed is None:
         start = Start(applied, StartReason.APPLIED)
+    elif applied < committed:
+        start = Start(applied, StartReason.REDIS_BEHIND)
     else:
         start = Start(committed, StartReason.COMMITTED)
     if beginning <= start.offset <= end:
@@ -149,7 +152,7 @@ class PartitionProgress:
         self._owned[partition] = owned
         self._source.seek(partition, start.offset)
         self.unstarted.discard(partition)
-        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED)
+        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED, StartReason.APPLIED)
         (log.info if usual else log.warning)(
             Event.PARTITION_STARTED,
             topic=partition.topic,

@@ -47,13 +47,16 @@ class Retrying:
             if state.outcome is not None and isinstance(error := state.outcome.exception(), TransientError):
                 self.failed(operation, error)
 
+        async def attempt() -> _T:  # tenacity awaits only what it can see to be a coroutine function
+            return await call()
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
-            wait=wait_exponential_jitter(initial=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            wait=wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S, jitter=_FIRST_WAIT_S),
             sleep=self._clock.sleep_s,
             after=note,
         )
-        return await retrying(call)
+        return await retrying(attempt)
 
     def failed(self, operation: str, error: TransientError) -> None:
         """A try failed; logged when the trouble begins or changes, not at every try."""

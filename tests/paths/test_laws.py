@@ -1,0 +1,98 @@
+"""The laws of DESIGN section 2 on whole workers: any order, split and duplicates, a crash at any step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore
+from tests.paths.worlds import (
+    IDLE_MS,
+    SHARDS,
+    Life,
+    Stores,
+    World,
+    assert_equals_oracle,
+    finish,
+    live,
+)
+from tests.workloads import Record, Workload, layouts, workloads
+
+PARTITIONS = 4
+
+
+def fresh_world() -> World:
+    return World(
+        stores=Stores(
+            traces=FakeTraceStore(),
+            sessions=FakeSessionStore(
+                idle_timeout_ms=IDLE_MS,
+                max_duration_ms=10**12,
+                max_session_traces=1000,
+            ),
+            schedule=FakeSchedule(closing_shards=SHARDS),
+            progress=FakeProgress(),
+        )
+    )
+
+
+def assignments() -> st.SearchStrategy[list[list[int]]]:
+    """One to three workers over the partitions; some partitions in two hands, as between a zombie and its heir."""
+    parts = st.lists(st.integers(0, PARTITIONS - 1), unique=True, max_size=PARTITIONS)
+    return st.lists(parts, min_size=1, max_size=3)
+
+
+def plans() -> st.SearchStrategy[dict[int, str]]:
+    """Which calls of one worker fail, and how."""
+    return st.dictionaries(st.integers(0, 40), st.sampled_from(["before", "after", "middle"]), max_size=4)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> Life:
+    assigned = draw(assignments())
+    return Life(assigned=assigned, plans=[draw(plans()) for _ in assigned], crash=draw(st.booleans()))
+
+
+async def run(records: Sequence[Record], history: Sequence[Life]) -> World:
+    world = fresh_world()
+    world.write(records, PARTITIONS)
+    for life in history:
+        await live(world, life)
+    await finish(world, PARTITIONS)
+    return world
+
+
+@given(workloads(partitions=PARTITIONS), st.lists(lives(), max_size=3))
+def test_whatever_breaks_the_last_summaries_are_the_oracles(workload: Workload, history: list[Life]) -> None:
+    world = asyncio.run(run(workload.records, history))
+    assert_equals_oracle(world, workload.records)
+
+
+@settings(max_examples=8)
+@given(workloads(partitions=PARTITIONS), st.data())
+def test_each_single_step_may_be_the_last(workload: Workload, data: st.DataObject) -> None:
+    """One crash at call n, for every n until a run gets by without."""
+    fault = data.draw(st.sampled_from(["before", "after", "middle"]))
+
+    async def crashed_at(step: int) -> bool:
+        world = fresh_world()
+        world.write(workload.records, PARTITIONS)
+        ended = await live(world, Life(assigned=[list(range(PARTITIONS))], plans=[{step: fault}], crash=True))
+        await finish(world, PARTITIONS)
+        assert_equals_oracle(world, workload.records)
+        return not ended
+
+    step = 0
+    while asyncio.run(crashed_at(step)):
+        step += 1
+    assert step > 8, "a run makes more calls than that: where have the faults gone?"
+
+
+@given(workloads(partitions=PARTITIONS), st.data())
+def test_any_layout_of_the_same_spans_ends_the_same(workload: Workload, data: st.DataObject) -> None:
+    other = data.draw(layouts(workload.spans, partitions=PARTITIONS))
+    world = asyncio.run(run([*workload.records, *other], []))
+    assert_equals_oracle(world, workload.records)

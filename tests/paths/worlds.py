@@ -1,0 +1,245 @@
+"""Whole workers over a log in memory and any stores, whose every call can be made to fail.
+
+A `World` is what outlives workers: the log, the stores, the clock.  A `Life` is some workers at once; it ends when
+everything is applied, or when one of them crashes, which takes the process with all its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from aggregator.close import Close, CloseLimits
+from aggregator.core.conventions import Conventions
+from aggregator.core.errors import StoreUnavailable
+from aggregator.core.fold import Folder
+from aggregator.core.model import Partition
+from aggregator.core.pricing import Pricer
+from aggregator.ingest import Ingest, IngestLimits
+from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
+from aggregator.progress import PartitionProgress
+from aggregator.retry import Retrying
+from aggregator.telemetry import Metrics, RejectLog, get_logger
+from tests.builders import BASE_MS, to_protobuf
+from tests.fake_log import Crash, FakeDeadLetters, FakeLog, FakeSink, FakeSource, Faults, Faulty, ManualClock
+from tests.oracle import comparable_summary, expected_sessions, flat_price
+from tests.summaries import check_summary
+from tests.workloads import Record, oracle_input
+
+TOPIC = "otlp_spans"
+IDLE_MS = 2_500  # log times of a workload are a second apart: sessions close and reopen within it
+SKEW_MS = 500
+RETENTION_MS = 3_600_000
+SHARDS = 4
+
+
+class FlatPricer(Pricer):
+    """The price list that the oracle knows too."""
+
+    def price_nano(
+        self,
+        model: str,
+        provider: str,
+        start_us: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cache_read_tokens: int,
+        cache_write_tokens: int,
+        embedding_tokens: int,
+    ) -> int:
+        return flat_price(
+            model,
+            "",
+            start_us,
+            prompt_tokens,
+            completion_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
+            embedding_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The state, as the ports see it."""
+
+    traces: TraceStore
+    sessions: SessionStore
+    schedule: Schedule
+    progress: Progress
+
+
+@dataclass(kw_only=True)
+class World:
+    """What is there whoever works."""
+
+    stores: Stores
+    clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
+    log: FakeLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = FakeLog(self.clock)
+
+    def write(self, records: Sequence[Record], partitions: int) -> None:
+        """Put the records on the log; the clock goes on to the last of them."""
+        for number in range(partitions):
+            self.log.partitions.setdefault(Partition(TOPIC, number), [])
+        for record in records:
+            self.log.append(Partition(TOPIC, record.partition), to_protobuf(record.message), record.log_ms)
+        self.clock.time_ms = max(self.clock.time_ms, *(record.log_ms for record in records))
+
+
+class Worker:
+    """One process: both paths, with memory of its own."""
+
+    def __init__(self, world: World, assigned: Sequence[Partition], plan: Mapping[int, str], *, crash: bool) -> None:
+        faults = Faults(plan)
+
+        def faulty(port: object) -> Any:
+            return Faulty(port, faults, Crash if crash else lambda: StoreUnavailable("cut on purpose"))
+
+        clock = world.clock
+        metrics = Metrics(CollectorRegistry(), monotonic_s=clock.monotonic_s)
+        retrying = Retrying(clock=clock, metrics=metrics)
+        stores = world.stores
+        source = faulty(FakeSource(world.log, assigned))
+        progress = faulty(stores.progress)
+        sessions, schedule = faulty(stores.sessions), faulty(stores.schedule)
+        self.metrics = metrics
+        self.faults = faults
+        self.progress = PartitionProgress(
+            source=source,
+            store=progress,
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+            allowed_skew_ms=SKEW_MS,
+            rewind_on_loss=True,
+        )
+        self.ingest = Ingest(
+            source=source,
+            traces=faulty(stores.traces),
+            sessions=sessions,
+            schedule=schedule,
+            dead_letters=faulty(FakeDeadLetters(world.log)),
+            progress=self.progress,
+            folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=FlatPricer()),
+            conventions=Conventions(),
+            encoding="auto",
+            limits=IngestLimits(
+                max_batch_records=3,
+                max_consecutive_dead_letters=1000,
+                claimed_ttl_ms=RETENTION_MS,
+                unclaimed_ttl_ms=RETENTION_MS,
+                idle_timeout_ms=IDLE_MS,
+                revoke_timeout_s=1,
+            ),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+            rejects=RejectLog(get_logger(), clock.monotonic_s),
+        )
+        self.close = Close(
+            source=source,
+            sessions=sessions,
+            schedule=schedule,
+            progress=progress,
+            sink=faulty(FakeSink(world.log)),
+            limits=CloseLimits(shards=SHARDS, batch_sessions=3),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+        )
+        self._assigned = assigned
+        self._world = world
+
+    async def run(self) -> None:
+        """Read until everything assigned is committed and nothing is due any more."""
+        await self.ingest.on_assigned(self._assigned)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.ingest.read(), name="read")
+            tasks.create_task(self.ingest.apply(), name="apply")
+            tasks.create_task(self._close(), name="close")
+
+    async def _close(self) -> None:
+        idle = 0
+        while idle < 3:  # a few looks after the end: the last watermarks have to be announced
+            busy = await self.close.round_until_done()
+            caught_up = all(
+                self._world.log.committed.get(partition, 0) == len(self._world.log.partitions[partition])
+                for partition in self._assigned
+            )
+            idle = idle + 1 if caught_up and not busy else 0
+            for _ in range(20):
+                await asyncio.sleep(0)
+        self.ingest.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """Some workers at once: who reads what, and which of their calls fail."""
+
+    assigned: list[list[int]]
+    plans: list[dict[int, str]]
+    crash: bool
+
+
+async def live(world: World, life: Life) -> bool:
+    """Run the workers of one life; says whether they came to their end, rather than to a crash."""
+    workers = [
+        Worker(world, [Partition(TOPIC, number) for number in numbers], plan, crash=life.crash)
+        for numbers, plan in zip(life.assigned, life.plans, strict=True)
+    ]
+    results = await asyncio.gather(*(worker.run() for worker in workers), return_exceptions=True)
+    for result in results:
+        if result is not None and not is_crash(result):
+            raise result
+    return not any(results)
+
+
+def is_crash(error: BaseException) -> bool:
+    """Whether nothing but the crashes that were planned ended a worker."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_crash(inner) for inner in error.exceptions)
+    return isinstance(error, Crash)
+
+
+async def finish(world: World, partitions: int) -> None:
+    """Let one sound worker read the rest, and time pass until every session is over."""
+    everything = Life(assigned=[list(range(partitions))], plans=[{}], crash=False)
+    await live(world, everything)
+    world.clock.time_ms += 10 * IDLE_MS
+    await live(world, everything)
+
+
+def last_summaries(world: World) -> dict[tuple[str, str], dict[str, Any]]:
+    """The summary of each session that its consumers keep; on the way, law 5: one revision has one content."""
+    contents: dict[tuple[str, str, str, int], bytes] = {}
+    last: dict[tuple[str, str], dict[str, Any]] = {}
+    for ref, document in world.log.summaries:
+        check_summary(document)
+        summary = json.loads(document)
+        order = (summary["opened_at"], summary["revision"])
+        assert contents.setdefault((*ref, *order), document) == document
+        kept = last.get(tuple(ref))
+        if kept is None or order >= (kept["opened_at"], kept["revision"]):
+            last[tuple(ref)] = summary
+    return last
+
+
+def assert_equals_oracle(world: World, records: Sequence[Record]) -> None:
+    """The last summaries are what the oracle says, apart from empty ones of sessions that all traces have left."""
+    expected = expected_sessions(oracle_input(records), price=flat_price)
+    last = last_summaries(world)
+    for ref, summary in last.items():
+        if ref not in expected:
+            assert summary["trace_count"] == 0, f"{ref} should have been left by all its traces"
+            assert summary["span_count"] == summary["tokens"]["total"] == 0
+    assert set(expected) <= set(last), "a session was never summarised"
+    for ref, session in expected.items():
+        assert comparable_summary(last[ref]) == session.summary
