@@ -879,6 +879,14 @@ class TestSession:
         expected = expected_sessions([(record(spans), BASE_MS)], price=flat_price)["default", "s-1"]
         assert expected.summary["cost_source"] == source
 
+    def test_a_model_to_which_only_a_cost_of_0_was_reported_is_not_shown(self) -> None:
+        # The documents leave this open; the entry of the trace has it, the session's sums can't tell it from none.
+        message = record([span(1, SESSION | {"llm.cost.total": 0, "llm.model_name": "m"})])
+        expected = expected_sessions([(message, BASE_MS)], price=flat_price)["default", "s-1"]
+        assert list(expected.traces[trace_id(1).hex()].models) == ["m"]
+        assert (expected.summary["models"], expected.models_hash) == ({}, {})
+        assert expected.summary["cost_source"] == "reported"
+
     def test_traces_are_in_order_of_start_and_trace_id_and_unknown_last(self) -> None:
         spans = [
             span(1, SESSION, trace=1, start=None),
