@@ -23,7 +23,7 @@ async def demo(*, seconds: float | None, http_port: int = 4318) -> int:
 
     0: it ran, and what was sent is what Redis and the summaries show.  1: something did not start, died, or differs.
     Traffic stops early enough for the last sessions to close in time, but lasts three seconds at least.
-    `http_port` is where OTLP/HTTP is received; another one is used, and named, if it is taken.
+    `http_port` is where OTLP/HTTP is received; another one is used, and named, if it is taken; 0 takes a free one.
     """
     try:
         from aggregator.embedded.show import show  # its imports need the extra

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -88,6 +88,10 @@ class ChildProcess:
             return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
         return ""
 
+    def log_end(self) -> str:
+        """The end of an error's text: where the log is and what it ends with."""
+        return f"; the end of its log {self.log_path}:\n{self.log_tail() or '(empty)'}"
+
     async def stop(self, *, grace_s: float = _STOP_GRACE_S) -> int:
         """End the child with SIGTERM, with SIGKILL after `grace_s`; returns its exit code.  May be repeated."""
         try:
@@ -124,7 +128,18 @@ async def wait_until_answering(
     while not await answers():
         code = child.exit_code()
         if code is not None:
-            raise NotAnsweringError(f"{child.name} ended with exit code {code}:\n{child.log_tail()}")
+            raise NotAnsweringError(f"{child.name} ended with exit code {code}{child.log_end()}")
         if time.monotonic() > deadline:
-            raise NotAnsweringError(f"{child.name} did not answer within {timeout_s:g} s:\n{child.log_tail()}")
+            raise NotAnsweringError(f"{child.name} did not answer within {timeout_s:g} s{child.log_end()}")
         await asyncio.sleep(_POLL_S)
+
+
+async def stop_within(seconds: float, stopping: Coroutine[object, object, object]) -> None:
+    """Give a client so long to stop, whose server may be gone; what goes wrong meanwhile is of no interest."""
+    task = asyncio.ensure_future(stopping)
+    done, _ = await asyncio.wait((task,), timeout=seconds)
+    if not done:
+        task.cancel()
+        await asyncio.wait((task,), timeout=1)
+    elif not task.cancelled():
+        task.exception()  # so that it does not count as never looked at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -47,8 +47,9 @@ def screen_for_stdout() -> Screen:
 class LineScreen:
     """One line per summary, and now and then one about the open sessions."""
 
-    def __init__(self) -> None:
-        self._said_at = time.monotonic()
+    def __init__(self, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._said_at = monotonic_s()
 
     def __enter__(self) -> Self:
         return self
@@ -68,9 +69,9 @@ class LineScreen:
 
     def sessions(self, opened: Collection[Shown]) -> None:
         """Print how many there are and what they come to, every few seconds."""
-        if time.monotonic() - self._said_at < _PLAIN_EVERY_S:
+        if self._monotonic_s() - self._said_at < _PLAIN_EVERY_S:
             return
-        self._said_at = time.monotonic()
+        self._said_at = self._monotonic_s()
         figures = sum_of({shown.ref: shown.figures for shown in opened})
         cost = sum((shown.cost_usd for shown in opened), Decimal())
         self.say(f"open    {counted(len(opened), 'session')}: {figures_text(figures, cost)}")

@@ -45,9 +45,11 @@ class EmbeddedServer:
         """Its process id; 0 while it does not run."""
         return self._child.pid if self._child else 0
 
-    def exit_code(self) -> int | None:
-        """None while it runs or was never started, else how it ended by itself."""
-        return self._child.exit_code() if self._child else None
+    @property
+    def child(self) -> ChildProcess:
+        """Its process; there is none before it is entered and after it is stopped."""
+        assert self._child is not None  # noqa: S101 - narrows the type
+        return self._child
 
     async def __aenter__(self) -> Self:
         try:

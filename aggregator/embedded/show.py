@@ -90,7 +90,7 @@ async def show(*, seconds: float | None, http_port: int, interrupted: asyncio.Ev
             outcome = run.outcome(worker_exit_code=await stage.stop_worker())
         if not outcome.good:
             stage.keep_logs()
-            screen.say(f"All logs are in {stage.log_dir}")
+            screen.say(f"All logs are kept in {stage.log_dir}")
     return outcome
 
 
@@ -171,7 +171,7 @@ class _Run:
 
 def _log_to_file(stage: Stage) -> None:
     """Keep the warnings of libraries off the screen."""
-    logging.basicConfig(filename=stage.log_dir / "demo.log", level=logging.WARNING)
+    logging.basicConfig(filename=stage.log_dir / "demo.log", level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
 
 
@@ -185,7 +185,7 @@ def _introduction(stage: Stage, http_port: int) -> str:
         log=stage.worker.log_path,
         metrics=f"http://{LOCALHOST}:{stage.metrics_port}/metrics",
     )
-    if receiver.port == http_port:
+    if http_port in (receiver.port, 0):
         return text
     return f"Port {http_port} is taken (by a collector?); OTLP is received on {receiver.port} instead.\n{text}"
 

@@ -19,7 +19,14 @@ from aiokafka.errors import KafkaError
 from aggregator.core.errors import BrokerUnavailable
 from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.otlp_http import MAX_BODY_BYTES, OtlpHttpReceiver
-from aggregator.embedded.process import LOCALHOST, ChildProcess, NotAnsweringError, free_port, wait_until_answering
+from aggregator.embedded.process import (
+    LOCALHOST,
+    ChildProcess,
+    NotAnsweringError,
+    free_port,
+    stop_within,
+    wait_until_answering,
+)
 from aggregator.embedded.valkey import EmbeddedValkey
 
 IDLE_TIMEOUT_S: Final = 5.0
@@ -29,6 +36,8 @@ SUMMARY_TOPIC: Final = "session_summaries"
 _TOPICS: Final = {SPANS_TOPIC: 4, SUMMARY_TOPIC: 1, "otlp_spans_dead_letter": 1}
 _READY_TIMEOUT_S: Final = 40.0  # joining the group alone takes 5 s on the embedded broker
 _ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
+_PRODUCER_TIMEOUT_MS: Final = 5_000
+_CLIENT_STOP_S: Final = 2.0
 _WORKER_GRACE_S: Final = 10.0
 _ROOM_FOR_RECORD_FRAME_BYTES: Final = 65_536
 
@@ -89,11 +98,9 @@ class Stage:
 
     def check(self) -> None:
         """Raise `NotAnsweringError` with the last log lines if one of the processes has ended."""
-        if (code := self.worker.exit_code()) is not None:
-            raise NotAnsweringError(f"the worker ended with exit code {code}:\n{self.worker.log_tail()}")
-        for name, server in (("broker", self.broker), ("Valkey", self.valkey)):
-            if (code := server.exit_code()) is not None:
-                raise NotAnsweringError(f"the embedded {name} ended with exit code {code}")
+        for child in (self.broker.child, self.valkey.child, self.worker):
+            if (code := child.exit_code()) is not None:
+                raise NotAnsweringError(f"{child.name} ended with exit code {code}{child.log_end()}")
 
     async def stop_worker(self) -> int:
         """End the worker as an orchestrator would, with SIGTERM; returns its exit code.  May be repeated."""
@@ -111,9 +118,14 @@ class Stage:
             bootstrap_servers=self.broker.bootstrap_servers,
             acks="all",
             max_request_size=MAX_BODY_BYTES + _ROOM_FOR_RECORD_FRAME_BYTES,
+            request_timeout_ms=_PRODUCER_TIMEOUT_MS,
         )
         await self._producer.start()
-        self._parts.push_async_callback(self._producer.stop)
+        self._parts.push_async_callback(self._stop_producer)
+
+    async def _stop_producer(self) -> None:
+        assert self._producer is not None  # noqa: S101 - narrows the type
+        await stop_within(_CLIENT_STOP_S, self._producer.stop())
 
     def _start_worker(self) -> None:
         self.metrics_port = free_port()

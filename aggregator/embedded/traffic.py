@@ -30,6 +30,7 @@ from aggregator.embedded.scenes import SCENES, RateLimitedError, Tracers, Turn
 
 _USERS: Final = ("ada", "barbara", "claude", "dennis", "edsger", "frances", "grace", "hedy", "ken", "margaret")
 _EXPORT_EVERY_MS: Final = 200
+_EXPORT_TIMEOUT_S: Final = 5.0
 _REPEAT_EVERY: Final = 6  # batches
 _CONVERSATIONS: Final = 6  # at once
 _RETURN_AFTER_S: Final = 9.0  # longer than the demo's idle timeout: the session is closed by then
@@ -103,8 +104,8 @@ class Traffic:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        for provider in self._providers:  # in a thread, since the receiver may live in this very event loop
-            await asyncio.to_thread(provider.shutdown)
+        # In threads, since the receiver may live in this very event loop.
+        await asyncio.gather(*(asyncio.to_thread(provider.shutdown) for provider in self._providers))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Talk until `stop` is set; the turns that are under way then are finished, and all spans are exported."""
@@ -151,7 +152,10 @@ class Traffic:
         if exporter is None:
             session = requests.Session()
             session.trust_env = False  # a proxy of the environment has no business here
-            exporter = RepeatingExporter(OTLPSpanExporter(endpoint=self._endpoint + TRACES_PATH, session=session))
+            endpoint = self._endpoint + TRACES_PATH
+            exporter = RepeatingExporter(
+                OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S, session=session)
+            )
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_EXPORT_EVERY_MS))
         self._providers.append(provider)
         return provider

@@ -16,9 +16,11 @@ from redis.asyncio import Redis
 
 from aggregator.core.model import SessionRef
 from aggregator.embedded.ledger import Figures
+from aggregator.embedded.process import stop_within
 
 _SESSION_KEYS: Final = "agg:session:{*}"  # without those that go on behind the brace (:traces, :models)
 _SCAN_COUNT: Final = 1000
+_STOP_S: Final = 2.0
 
 
 class Shown(NamedTuple):
@@ -105,10 +107,10 @@ class Summaries:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        await self._consumer.stop()
+        await stop_within(_STOP_S, self._consumer.stop())
 
     async def poll(self) -> list[Shown]:
-        """The summaries that came since the last call, without waiting."""
+        """The summaries that came since the last call, without waiting (nor giving way to other tasks)."""
         batches = await self._consumer.getmany(timeout_ms=0)
         new = [Shown.from_summary(record.value) for records in batches.values() for record in records]
         for summary in new:
