@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Generator
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tests import ran_on
 
-_SERVERS = ("redis_servers", "kafka_servers")
-pytest_plugins = [f"tests.{name}" for name in _SERVERS if Path(__file__).with_name(f"{name}.py").exists()]
+pytest_plugins = ["tests.redis_servers", "tests.kafka_servers"]
 
 # A deadline per example would make a busy machine a failing test; pytest-timeout bounds each test as a whole.
 # Derandomised by default, so that whoever runs the tests sees what the author saw; CI looks further each time.
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=100)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, max_examples=400, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Count which servers tests really get."""
+    server = yield
+    ran_on.note(fixturedef.argname, server, request)
+    return server
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -28,7 +28,6 @@ from aiokafka.errors import KafkaError, for_code
 from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port
 from aggregator.embedded.server import EmbeddedServer
-from tests import ran_on
 
 _ROOT: Final = Path(__file__).parent.parent
 _POM: Final = _ROOT / "tests" / "kafka" / "pom.xml"
@@ -212,9 +211,8 @@ def _broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-def kafka_broker(_broker: Broker, request: pytest.FixtureRequest) -> Broker:
+def kafka_broker(_broker: Broker) -> Broker:
     """The broker of this run."""
-    ran_on.note(request, _broker.name)
     return _broker
 
 

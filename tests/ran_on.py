@@ -3,27 +3,64 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+if TYPE_CHECKING:  # pytest wants to load these two itself, to rewrite their assertions
+    from tests.kafka_servers import Broker
+    from tests.redis_servers import Cluster, RedisServer
 
 _USED = pytest.StashKey[dict[str, set[str]]]()
 
 
-def note(request: pytest.FixtureRequest, server: str) -> None:
-    """Say that the test which asked for this fixture runs on `server`, e.g. `Apache Kafka 4.1.1`."""
+def note(fixture: str, server: Any, request: pytest.FixtureRequest) -> None:
+    """Count the test that asked for this fixture, if the fixture is a server."""
+    name_of = _FIXTURES.get(fixture)
+    if name_of is None:
+        return
     if _USED not in request.config.stash:
         nothing_yet: dict[str, set[str]] = defaultdict(set)
         request.config.stash[_USED] = nothing_yet
-    request.config.stash[_USED][server].add(request.node.nodeid)
+    request.config.stash[_USED][name_of(server)].add(request.node.nodeid)
 
 
 def line(config: pytest.Config) -> str:
-    """`ran on: 41 tests Apache Kafka 4.1.1, 57 Redis 7.0.15`, counting each test once per server."""
-    used = config.stash.get(_USED, {})
+    """`ran on: 41 tests Apache Kafka 4.1.1, 57 Redis 7.0.15`: each test counts once per server that it used."""
+    used = sorted(config.stash.get(_USED, {}).items())
     if not used:
         return "ran on: no server"
-    counts = [
-        f"{len(tests)}{' tests' if not index else ''} {name}"
-        for index, (name, tests) in enumerate(sorted(used.items()))
-    ]
-    return "ran on: " + ", ".join(counts)
+    (first, tests), *rest = used
+    counts = [f"{len(tests)} tests {first}", *(f"{len(tests)} {name}" for name, tests in rest)]
+    return f"ran on: {', '.join(counts)}"
+
+
+def _broker(broker: Broker) -> str:
+    return broker.name
+
+
+def _server(server: RedisServer) -> str:
+    return " ".join(_redis(server))
+
+
+def _cluster(cluster: Cluster) -> str:
+    kind, version = _redis(cluster.nodes[0])
+    return f"{kind} Cluster {version}"
+
+
+@cache
+def _redis(server: RedisServer) -> tuple[str, str]:
+    with server.client() as client:
+        about = client.info("server")
+    if "valkey_version" in about:
+        return "Valkey", about["valkey_version"]
+    return "Redis", about["redis_version"]
+
+
+_FIXTURES: Final[Mapping[str, Callable[[Any], str]]] = {
+    "kafka_broker": _broker,
+    "redis_server": _server,
+    "redis_cluster": _cluster,
+}

@@ -86,7 +86,8 @@ class KafkaAdmin:
         if not wanted:
             return
         async with self._client("creating topics") as client:
-            reply = await client.create_topics([NewTopic(name, count, _BROKER_DEFAULT) for name in wanted])
+            # Without the empty assignments aiokafka does not accept the broker's defaults.
+            reply = await client.create_topics([NewTopic(name, count, _BROKER_DEFAULT, {}) for name in wanted])
             for name, code, *_ in reply.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise for_code(code)(name)

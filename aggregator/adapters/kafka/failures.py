@@ -32,6 +32,7 @@ _WILL_NOT_PASS: Final = (
     kafka.UnsupportedCodecError,
     kafka.UnsupportedVersionError,
     kafka.ConsumerStoppedError,
+    kafka.IllegalArgumentError,
     kafka.InvalidProducerEpoch,
     kafka.ProducerFenced,
 )
