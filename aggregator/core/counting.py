@@ -51,7 +51,8 @@ def _find_nested_repeats(calls: Calls, kind: i64) -> i64:
     different: i64 = 0
     for call in calls.in_order:
         if call.kind == kind and call.below > 0:
-            call.repeats_sum = call.repeats is None and call.below > 1 and _is_sum(call)
+            # The sum of a single one would be a repeat of that one.
+            call.repeats_sum = call.repeats is None and _is_sum(call)
             if call.is_repeat():
                 call.counts = False
             else:
@@ -111,7 +112,7 @@ def _take_over_details(calls: Calls) -> None:
     """Take cache or reasoning figures that a counting call lacks from the earliest exact repeat that has them."""
     for call in calls.in_order:
         counting = call.repeats
-        if counting is None or not call.exact or not counting.counts:
+        if counting is None or not call.exact:
             continue
         if counting.cache_read == 0 and counting.cache_write == 0:
             counting.cache_read = call.span.cache_read_tokens

@@ -6,7 +6,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from aggregator.core.calls import WRAPPER_USAGE, Call, Calls
+from aggregator.core.calls import Call, Calls
 
 OVERHANG_US: Final = 50_000
 """How much later than the outer one the inner of two twins may end."""
@@ -17,14 +17,17 @@ _BEYOND: Final = 2**60
 
 
 def find_twins(calls: Calls) -> None:
-    """Mark as repeats the counting LLM and embedding calls that another scope tells as well."""
+    """Mark as repeats the counting LLM and embedding calls that another scope tells as well.
+
+    Wrappers do not count yet; the figures tell LLM and embedding calls apart, since neither has any of the other's.
+    """
     if not _several_scopes(calls):
         return
-    buckets: dict[tuple[int, int, int, int], list[Call]] = {}
+    buckets: dict[tuple[int, int, int], list[Call]] = {}
     for call in calls.in_order:
         span = call.span
         if _may_have_twin(call):
-            key = (call.kind, span.prompt_tokens, span.completion_tokens, span.embedding_tokens)
+            key = (span.prompt_tokens, span.completion_tokens, span.embedding_tokens)
             buckets.setdefault(key, []).append(call)
     numbered = False
     for bucket in buckets.values():
@@ -49,7 +52,7 @@ def _several_scopes(calls: Calls) -> bool:
 
 def _may_have_twin(call: Call) -> bool:
     span = call.span
-    return call.counts and call.kind != WRAPPER_USAGE and span.start_us > 0 and span.end_us >= span.start_us
+    return call.counts and span.start_us > 0 and span.end_us >= span.start_us
 
 
 def _twin_order(call: Call) -> tuple[int, int, int]:

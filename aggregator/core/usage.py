@@ -35,8 +35,6 @@ def _describe(trace: TraceRollup, tree: Tree) -> None:
     services: set[str] = set()
     last_service = ""
     for span in tree.spans:
-        if span.start_us > 0 and trace.started_us == 0:  # in start order: the first that is known
-            trace.started_us = span.start_us
         end_us = span.end_us or span.start_us
         if end_us > trace.ended_us:
             trace.ended_us = end_us
@@ -54,6 +52,7 @@ def _describe(trace: TraceRollup, tree: Tree) -> None:
     services.discard("")
     trace.services = sorted(services)[:MAX_SERVICES]
     trace.span_count = len(tree.spans)
+    trace.started_us = tree.spans[0].start_us
     trace.missing_root = tree.first_root < 0
     trace.name = tree.spans[max(tree.first_root, 0)].name
 

@@ -47,6 +47,8 @@ class TestName:
     def test_a_span_with_an_unknown_start_is_the_latest(self) -> None:
         assert figures_of([span(1, at=-1, name="when?"), span(2, at=5, name="then")]).name == "then"
         assert figures_of([span(2, at=-1, name="b"), span(1, at=-1, name="a")]).name == "a"
+        many = [span(number, at=-1) for number in range(1, 100)]
+        assert figures_of([*many, span(100, name="then")]).name == "then"
 
 
 class TestRoots:

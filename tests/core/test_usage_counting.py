@@ -56,6 +56,11 @@ class TestNested:
         trace = figures_of([llm(1, None, 10, 5), span(2, 1, kind=kind, tokens=tokens), span(3, 2), llm(4, 3, 10, 5)])
         assert (trace.prompt_tokens, trace.completion_tokens, trace.nested_llm) == (20, 10, False)
 
+    @pytest.mark.parametrize("below", [chain(3, 2, 1, 1), chain(3, 2, cost=7), embedding(3, 2, 7)])
+    def test_not_even_where_another_span_with_usage_or_cost_stands_below_the_tool(self, below: Span) -> None:
+        trace = figures_of([llm(1, None, 10, 5), tool(2, 1), below, llm(4, 3, 10, 5)])
+        assert (trace.prompt_tokens, trace.completion_tokens, trace.nested_llm) == (20, 10, False)
+
     @pytest.mark.parametrize("kind", [CHAIN, OTHER])
     def test_where_the_figures_differ_both_count_and_the_trace_is_marked(self, kind: int) -> None:
         trace = figures_of([llm(1, None, 10, 5), span(2, 1, kind=kind), llm(3, 2, 20, 7)])
@@ -96,8 +101,10 @@ class TestDetails:
     def test_along_a_chain_of_repeats_all_must_be_the_same(self) -> None:
         same = [llm(1, None, 10, 5, reasoning=4), llm(2, 1, 10, 5), llm(3, 2, 10, 5)]
         assert figures_of(same).reasoning_tokens == 4
-        differs = [llm(1, None, 10, 5, reasoning=4), llm(2, 1, 10, 6), llm(3, 2, 10, 5)]
-        assert figures_of(differs).reasoning_tokens == 0
+        differs_above = [llm(1, None, 10, 5, reasoning=4), llm(2, 1, 10, 6), llm(3, 2, 10, 6)]
+        assert figures_of(differs_above).reasoning_tokens == 0
+        differs_below = [llm(1, None, 10, 5, reasoning=4), llm(2, 1, 10, 5), llm(3, 2, 10, 6)]
+        assert figures_of(differs_below).reasoning_tokens == 0
 
     def test_the_earliest_repeat_that_has_them_lends_them(self) -> None:
         spans = [llm(1, None, 10, 5), llm(2, 1, 10, 5, reasoning=4), llm(3, 2, 10, 5, reasoning=2), llm(4, 3, 10, 5)]
@@ -165,6 +172,12 @@ class TestTwins:
         # Also where the lower one starts first.
         spans = [llm(4, None, 10, 5, scope="a", lasts=5), tool(2, 4), llm(3, 2, 10, 5, scope="b")]
         assert counted(*spans) == (20, 10)
+
+    def test_one_that_has_no_twin_hides_none_of_another_scope(self) -> None:
+        # 3 ends before 1, is below it (so no twin of it), and is the only one that 4 can repeat.
+        spans = [llm(1, None, 10, 5, lasts=999), tool(2, 1), llm(3, 2, 10, 5, lasts=500, scope="b", model="b")]
+        trace = figures_of([*spans, llm(4, None, 10, 5, lasts=9, cost=7)])
+        assert (trace.prompt_tokens, trace.models["b"].cost_nano) == (20, 7)
 
     @pytest.mark.parametrize("times", [{"at": -1}, {"at": 10, "lasts": None}, {"at": 10, "lasts": -1}])
     def test_without_valid_times_nothing_is_a_twin(self, times: dict[str, int | None]) -> None:
