@@ -68,6 +68,32 @@ def kafka_arguments(kafka: KafkaSettings) -> Mapping[str, Any]:
     ).client_arguments()
 
 
+def output_topics(kafka: KafkaSettings) -> dict[str, str]:
+    """The topics that are written, by the variable that names each."""
+    return {
+        "AGGREGATOR_KAFKA__SUMMARY_TOPIC": kafka.summary_topic,
+        "AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC": kafka.dead_letter_topic,
+    }
+
+
+def redis_problems(redis: RedisSettings, server: Server) -> list[str]:
+    """Why a worker must not run on this server, one line each with its remedy."""
+    problems = []
+    if server.software == "redis" and _release(server.version) < _OLDEST_REDIS:
+        problems.append(f"AGGREGATOR_REDIS__URL: Redis {server.version} is too old; use Redis 7.0 or later, or Valkey")
+    if server.cluster != redis.cluster:
+        kind, wanted = ("part of a Cluster", "true") if server.cluster else ("single server", "false")
+        problems.append(f"AGGREGATOR_REDIS__CLUSTER: this is a {kind}; set it to {wanted}")
+    if server.role not in ("master", ""):
+        problems.append("AGGREGATOR_REDIS__URL: this is a replica, which takes no writes; name the primary")
+    if server.eviction is Eviction.ANYTHING and not redis.allow_eviction:
+        problems.append(
+            f"Redis may drop open sessions (maxmemory-policy {server.maxmemory_policy}); set it to noeviction or "
+            "volatile-ttl, or AGGREGATOR_REDIS__ALLOW_EVICTION=true to accept the loss"
+        )
+    return problems
+
+
 async def _kafka(kafka: KafkaSettings, report: _Report) -> None:
     addresses = ",".join(kafka.bootstrap_servers)
     try:
@@ -93,10 +119,7 @@ def _describe_cluster(kafka: KafkaSettings, addresses: str, cluster: Cluster, re
     report.say("kafka", f"{addresses}: Kafka {cluster.release}, {brokers} ({', '.join(cluster.brokers)})")
     for topic in _input_topics(kafka, cluster):
         report.say("  input", f"{topic}: {_partitions(cluster.topics[topic])}")
-    outputs = {
-        "AGGREGATOR_KAFKA__SUMMARY_TOPIC": kafka.summary_topic,
-        "AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC": kafka.dead_letter_topic,
-    }
+    outputs = output_topics(kafka)
     for topic in outputs.values():
         if topic in cluster.topics:
             report.say("  output", f"{topic}: {_partitions(cluster.topics[topic])}")
@@ -150,19 +173,10 @@ def _describe_server(redis: RedisSettings, server: Server, report: _Report) -> N
         f"{server.address}: {server.software} {server.version}, {kind}, {server.role}, "
         f"maxmemory-policy {server.maxmemory_policy} ({_EVICTION_WORDS[server.eviction]})",
     )
-    if server.software == "redis" and _release(server.version) < _OLDEST_REDIS:
-        report.problem(f"AGGREGATOR_REDIS__URL: Redis {server.version} is too old; use Redis 7.0 or later, or Valkey")
-    if server.cluster != redis.cluster:
-        wanted = "true" if server.cluster else "false"
-        report.problem(f"AGGREGATOR_REDIS__CLUSTER: this is a {kind}; set it to {wanted}")
-    if server.role not in ("master", ""):
-        report.problem("AGGREGATOR_REDIS__URL: this is a replica, which takes no writes; name the primary")
-    if server.eviction is Eviction.ANYTHING and not redis.allow_eviction:
-        report.problem(
-            f"Redis may drop open sessions (maxmemory-policy {server.maxmemory_policy}); set it to noeviction or "
-            "volatile-ttl, or AGGREGATOR_REDIS__ALLOW_EVICTION=true to accept the loss"
-        )
-    elif server.eviction is not Eviction.NOTHING:
+    problems = redis_problems(redis, server)
+    for problem in problems:
+        report.problem(problem)
+    if server.eviction is not Eviction.NOTHING and not problems:
         report.warn(
             f"maxmemory-policy {server.maxmemory_policy}: under memory pressure late spans may be lost; "
             "noeviction makes the worker wait instead"

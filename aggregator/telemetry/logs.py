@@ -25,6 +25,7 @@ class Event(StrEnum):
     WORKER_STOPPING = "worker_stopping"  # reason
     WORKER_STOPPED = "worker_stopped"  # seconds
     GRACE_EXCEEDED = "grace_exceeded"  # grace_s
+    CLOSE_UNFINISHED = "close_unfinished"  # error: a server was not told that we go
     TASK_DIED = "task_died"  # task, error
     HTTP_LISTENING = "http_listening"  # host, port
 

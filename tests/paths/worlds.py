@@ -18,7 +18,7 @@ from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
 from aggregator.core.errors import StoreUnavailable
 from aggregator.core.fold import Folder
-from aggregator.core.model import Partition
+from aggregator.core.model import Partition, SessionRef
 from aggregator.core.pricing import Pricer
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
@@ -217,24 +217,25 @@ async def finish(world: World, partitions: int) -> None:
     await live(world, everything)
 
 
-def last_summaries(world: World) -> dict[tuple[str, str], dict[str, Any]]:
+def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
     """The summary of each session that its consumers keep; on the way, law 5: one revision has one content."""
     contents: dict[tuple[str, str, str, int], bytes] = {}
-    last: dict[tuple[str, str], dict[str, Any]] = {}
+    last: dict[SessionRef, dict[str, Any]] = {}
     for ref, document in world.log.summaries:
         check_summary(document)
         summary = json.loads(document)
         order = (summary["opened_at"], summary["revision"])
         assert contents.setdefault((*ref, *order), document) == document
-        kept = last.get(tuple(ref))
+        kept = last.get(ref)
         if kept is None or order >= (kept["opened_at"], kept["revision"]):
-            last[tuple(ref)] = summary
+            last[ref] = summary
     return last
 
 
 def assert_equals_oracle(world: World, records: Sequence[Record]) -> None:
     """The last summaries are what the oracle says, apart from empty ones of sessions that all traces have left."""
-    expected = expected_sessions(oracle_input(records), price=flat_price)
+    found = expected_sessions(oracle_input(records), price=flat_price)
+    expected = {SessionRef(*ref): session for ref, session in found.items()}
     last = last_summaries(world)
     for ref, summary in last.items():
         if ref not in expected:

@@ -1,0 +1,303 @@
+"""The composition root: builds the parts of a worker, runs them, and ends them in order.
+
+Stopping goes downstream: no more records are fetched and no more sessions claimed; what is in flight is finished and
+committed; the worker leaves the group; then connections close.  All of it fits into `shutdown.grace_s`; what does not
+finish by then is left to the next owner of the partitions, which loses nothing (law 3).
+A task that dies ends the process: a worker never lives on half working.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Sequence
+
+from prometheus_client import CollectorRegistry
+
+from aggregator.adapters.clock import SystemClock
+from aggregator.adapters.http import HttpServer
+from aggregator.adapters.kafka.admin import KafkaAdmin, output_problems
+from aggregator.adapters.kafka.consumer import SourceOptions
+from aggregator.adapters.kafka.producer import Producer
+from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink
+from aggregator.adapters.kafka.source import KafkaSource
+from aggregator.adapters.prices import GenaiPricer
+from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.keys import Keys
+from aggregator.adapters.redis.progress import RedisProgress
+from aggregator.adapters.redis.schedule import RedisSchedule
+from aggregator.adapters.redis.servers import servers
+from aggregator.adapters.redis.sessions import RedisSessions
+from aggregator.adapters.redis.traces import RedisTraces
+from aggregator.check import kafka_arguments, output_topics, redis_problems
+from aggregator.close import Close, CloseLimits
+from aggregator.core.conventions import Conventions
+from aggregator.core.errors import AggregatorError, ConfigurationError, FatalError
+from aggregator.core.fold import Folder
+from aggregator.core.model import Partition
+from aggregator.core.pricing import Pricer
+from aggregator.ingest import Ingest, IngestLimits
+from aggregator.progress import PartitionProgress
+from aggregator.retry import Retrying
+from aggregator.setting_types import OnStateLoss
+from aggregator.settings import SessionSettings, Settings
+from aggregator.telemetry import Event, Metrics, RejectLog, core_flavour, get_logger, package_version
+
+log = get_logger()
+
+_DRAIN_SHARE = 0.7  # of the grace period; the rest is for leaving the group and closing connections
+_CLOSE_EACH_S = 3.0  # a server that is away must not keep the others from being told
+
+
+async def run(settings: Settings) -> int:
+    """Run a worker until SIGTERM or SIGINT; the exit code of the process.
+
+    Raises `ConfigurationError` and other `FatalError`s, with the sentence that an operator needs.
+    """
+    worker = _Worker(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await worker.http.start()
+    host, port = worker.http.address
+    log.info(Event.WORKER_STARTED, version=package_version(), core=core_flavour())
+    log.info(Event.HTTP_LISTENING, host=host, port=port)
+    try:
+        return await worker.run(stop)
+    finally:
+        await worker.close()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+class _Rebalances:
+    """Passes on to the write path what the source tells; the source is built before it."""
+
+    def __init__(self) -> None:
+        self.ingest: Ingest | None = None
+
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        log.info(Event.PARTITIONS_REVOKED, partitions=len(partitions))
+        if self.ingest is not None:
+            await self.ingest.on_revoked(partitions)
+
+    async def on_assigned(self, partitions: Sequence[Partition]) -> None:
+        log.info(Event.PARTITIONS_ASSIGNED, partitions=len(partitions))
+        if self.ingest is not None:
+            await self.ingest.on_assigned(partitions)
+
+
+class _Worker:
+    """All parts of one worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        kafka, session = settings.kafka, settings.session
+        self._clock = clock = SystemClock()
+        self._registry = CollectorRegistry()
+        self._metrics = metrics = Metrics(self._registry, monotonic_s=clock.monotonic_s)
+        self._retrying = retrying = Retrying(clock=clock, metrics=metrics)
+        self._rejects = RejectLog(log, clock.monotonic_s)
+        self._work: asyncio.Task[None] | None = None
+        self._ready = False
+        self.http = HttpServer(
+            host=settings.http.host,
+            port=settings.http.port,
+            registry=self._registry,
+            liveness=self._liveness,
+            readiness=self._readiness,
+        )
+        self._redis = connect(
+            settings.redis.url.get_secret_value(),
+            cluster=settings.redis.cluster,
+            socket_timeout_s=settings.redis.timeout_s,
+        )
+        keys = Keys(settings.redis.key_prefix, closing_shards=session.closing_shards)
+        self._brokers = ",".join(kafka.bootstrap_servers)
+        self._security = kafka_arguments(kafka)
+        self._producer = Producer(self._brokers, client_id=kafka.client_id, security=self._security)
+        rebalances = _Rebalances()
+        self._source = source = KafkaSource(self._source_options(), rebalances, security=self._security)
+        sessions = RedisSessions(
+            self._redis,
+            keys,
+            idle_timeout_ms=_ms(session.idle_timeout_s),
+            max_duration_ms=_ms(session.max_duration_s),
+            retention_ms=_ms(session.retention_s),
+            max_session_traces=session.max_session_traces,
+        )
+        schedule = RedisSchedule(self._redis, keys)
+        progress = RedisProgress(self._redis, keys)
+        self._ingest = rebalances.ingest = Ingest(
+            source=source,
+            traces=RedisTraces(self._redis, keys),
+            sessions=sessions,
+            schedule=schedule,
+            dead_letters=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
+            progress=PartitionProgress(
+                source=source,
+                store=progress,
+                clock=clock,
+                retrying=retrying,
+                metrics=metrics,
+                allowed_skew_ms=_ms(session.allowed_skew_s),
+                rewind_on_loss=settings.redis.on_state_loss == OnStateLoss.REWIND,
+            ),
+            folder=self._folder(),
+            conventions=Conventions(
+                session_id_attributes=session.id_attributes, project_attributes=session.project_attributes
+            ),
+            encoding=kafka.encoding,
+            limits=self._ingest_limits(session),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+            rejects=self._rejects,
+        )
+        self._close = Close(
+            source=source,
+            sessions=sessions,
+            schedule=schedule,
+            progress=progress,
+            sink=KafkaSummarySink(self._producer, kafka.summary_topic),
+            limits=CloseLimits(shards=session.closing_shards),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+        )
+
+    def _source_options(self) -> SourceOptions:
+        kafka, ingest = self._settings.kafka, self._settings.ingest
+        return SourceOptions(
+            bootstrap_servers=self._brokers,
+            group_id=kafka.group_id,
+            client_id=kafka.client_id,
+            topics=() if kafka.topic_pattern else kafka.topics,
+            pattern=kafka.topic_pattern,
+            fetch_max_bytes=ingest.fetch_max_bytes,
+            session_timeout_ms=kafka.session_timeout_ms,
+            request_timeout_ms=kafka.request_timeout_ms,
+        )
+
+    def _folder(self) -> Folder:
+        return Folder(
+            max_trace_spans=self._settings.session.max_trace_spans,
+            cache_spans=self._settings.ingest.trace_cache_spans,
+            pricer=GenaiPricer() if self._settings.pricing.enabled else Pricer(),
+        )
+
+    def _ingest_limits(self, session: SessionSettings) -> IngestLimits:
+        return IngestLimits(
+            max_batch_records=self._settings.ingest.max_batch_records,
+            max_consecutive_dead_letters=self._settings.kafka.dead_letter_max_consecutive,
+            claimed_ttl_ms=_ms(session.idle_timeout_s + session.late_ttl_s),
+            unclaimed_ttl_ms=_ms(session.unclaimed_ttl_s),
+            idle_timeout_ms=_ms(session.idle_timeout_s),
+            revoke_timeout_s=self._settings.shutdown.grace_s * _DRAIN_SHARE,
+        )
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Work until told to stop, or until a task dies, whose error is raised."""
+        self._work = asyncio.create_task(self._run_paths(), name="work")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({self._work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._work.done():
+                await self._drain(self._work)
+            return self._outcome(self._work)
+        finally:
+            stopping.cancel()
+
+    async def _run_paths(self) -> None:
+        await self._retrying("redis", self._check_redis)
+        await self._retrying("kafka", self._check_kafka)
+        await self._retrying("producer", self._producer.start)
+        await self._retrying("source", self._source.start)
+        self._ready = True
+        log.info(Event.WORKER_READY)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._ingest.read(), name="read")
+            tasks.create_task(self._ingest.apply(), name="apply")
+            tasks.create_task(self._close.run(), name="close")
+
+    async def _drain(self, work: asyncio.Task[None]) -> None:
+        """Let both paths finish what they hold, within their share of the grace period."""
+        grace_s = self._settings.shutdown.grace_s
+        log.info(Event.WORKER_STOPPING, reason="signal")
+        self._ingest.stop()
+        self._close.stop()
+        if self._ready:
+            await asyncio.wait({work}, timeout=grace_s * _DRAIN_SHARE)
+        if not work.done():
+            if self._ready:
+                log.warning(Event.GRACE_EXCEEDED, grace_s=grace_s)
+            work.cancel()
+            await asyncio.wait({work})
+
+    def _outcome(self, work: asyncio.Task[None]) -> int:
+        if work.cancelled():
+            return 0
+        error = work.exception()
+        if error is None:
+            return 0
+        cause = _first(error)
+        log.error(Event.TASK_DIED, error=str(cause), exc_info=None if isinstance(cause, AggregatorError) else cause)
+        if isinstance(cause, FatalError):
+            raise cause
+        return 1
+
+    async def close(self) -> None:
+        """Leave the group and close everything, each within its time."""
+        self._ready = False
+        self._rejects.flush()
+        for part in (self._source.close, self._producer.close, self._redis.close, self.http.stop):
+            await _bounded(part())
+        log.info(Event.WORKER_STOPPED)
+
+    async def _check_redis(self) -> None:
+        found = await servers(self._redis)
+        problems = [problem for server in found for problem in redis_problems(self._settings.redis, server)]
+        if problems:
+            raise ConfigurationError("\n".join(problems))
+        for server in found:
+            log.info(Event.REDIS_CONNECTED, address=server.address, version=server.version, cluster=server.cluster)
+
+    async def _check_kafka(self) -> None:
+        """The source looks for the input topics; the output topics are looked for here, before anything is read."""
+        kafka = self._settings.kafka
+        admin = KafkaAdmin(self._brokers, security=self._security)
+        outputs = output_topics(kafka)
+        if kafka.create_topics:
+            await admin.create_topics(list(outputs.values()), like=kafka.topics[0])
+        elif problems := output_problems(outputs, (await admin.cluster()).topics):
+            raise ConfigurationError("\n".join(problems))
+
+    # --- health ----------------------------------------------------------------------------------------------------
+
+    def _liveness(self) -> list[str]:
+        """Alive as long as no task has died: servers that are away are waited for, not restarted against."""
+        return ["a task has died"] if self._work is not None and self._work.done() else []
+
+    def _readiness(self) -> list[str]:
+        starting = [] if self._ready else ["starting or stopping"]
+        return [*starting, *self._retrying.trouble()]
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that began it, out of the groups that tasks wrap it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _bounded(closing: Awaitable[object]) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_EACH_S):
+            await closing
+    except (TimeoutError, AggregatorError) as error:
+        log.warning(Event.CLOSE_UNFINISHED, error=str(error) or "timed out")
