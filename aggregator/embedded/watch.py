@@ -19,6 +19,22 @@ from aggregator.embedded.ledger import Figures
 from aggregator.embedded.process import stop_within
 
 _SESSION_KEYS: Final = "agg:session:{*}"  # without those that go on behind the brace (:traces, :models)
+_FIELDS: Final = (
+    "project",
+    "session_id",
+    "status",
+    "opened_at",
+    "revision",
+    "duration_ms",
+    "cost_usd",
+    "user_id",
+    "trace_count",
+    "span_count",
+    "error_count",
+    "prompt_tokens",
+    "completion_tokens",
+    "embedding_tokens",
+)
 _SCAN_COUNT: Final = 1000
 _STOP_S: Final = 2.0
 
@@ -84,9 +100,13 @@ async def read_sessions(client: Redis) -> dict[SessionRef, Shown]:
     """Every session that Redis holds; the client must decode responses."""
     keys = [key async for key in client.scan_iter(match=_SESSION_KEYS, count=_SCAN_COUNT)]
     pipeline = client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.hgetall(key)
-    found = [Shown.from_hash(fields) for fields in await pipeline.execute() if fields]
+    for key in keys:  # the documented fields alone: there may be others, which are nobody's business
+        pipeline.hmget(key, _FIELDS)
+    found = []
+    for values in await pipeline.execute():
+        fields = {name: value for name, value in zip(_FIELDS, values, strict=True) if value is not None}
+        if fields:
+            found.append(Shown.from_hash(fields))
     return {shown.ref: shown for shown in found}
 
 

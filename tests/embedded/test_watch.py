@@ -57,6 +57,7 @@ async def test_sessions_are_read_from_redis_without_their_other_keys() -> None:
         own = {"status": "open", "revision": "0", "opened_at": "2026-11-23T10:00:00.000000Z"}
         for field, value in {**expected.hash_fields, **own}.items():
             await client.hset(key, field, value)
+        await client.hset(key, "_private", b"\xff")
         await client.hset(f"{key}:traces", mapping={"00": "{}"})
         await client.hset(f"{key}:models", mapping={"m:calls": 1})
         await client.set("agg:watermarks", "no session")
