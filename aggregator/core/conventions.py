@@ -244,7 +244,9 @@ HAS_COST: Final = 32
 HAS_PLACEHOLDER: Final = 64
 HAS_USAGE: Final = 128  # times 2 ** row of the family
 
-_FILTER_SIZE: Final = 8192
+NO_KEY: Final = -1
+SEVERAL_KEYS: Final = -2
+_SLOTS: Final = 8192
 
 
 class ClassRow:
@@ -318,8 +320,9 @@ class Conventions:
         self.cost_rows: list[CostRow] = [CostRow(self._code(row.attribute, HAS_COST), row.key) for row in COST]
         self.placeholder: i64 = self._code(PLACEHOLDER[0], HAS_PLACEHOLDER)
         self.project_attributes: tuple[str, ...] = tuple(project_attributes) or PROJECT
-        self.codes: dict[bytes, int] = {name.encode(): code for name, code in self.names.items()}
-        self.key_filter: bytes = _key_filter(list(self.codes))
+        self.keys: list[bytes] = [name.encode() for name in self.names]
+        self.codes: dict[bytes, int] = {key: code for code, key in enumerate(self.keys)}
+        self.key_slots: list[int] = _key_slots(self.keys)
         self.cache: Cache = Cache()
 
     def _code(self, attribute: str, role: int) -> int:
@@ -341,14 +344,18 @@ class Conventions:
 
 
 def key_slot(length: i64, first: i64, middle: i64, last: i64) -> i64:
-    """The place of a key in `Conventions.key_filter`, from its length and three of its bytes."""
-    return (length * 97 + first * 13 + middle * 389 + last * 2221) & (_FILTER_SIZE - 1)
+    """The place of a key in `Conventions.key_slots`, from its length and three of its bytes."""
+    return (length * 97 + first * 13 + middle * 389 + last * 2221) & (_SLOTS - 1)
 
 
-def _key_filter(keys: list[bytes]) -> bytes:
-    """One byte per slot, 1 where a wanted key falls: tells most unwanted keys without hashing them."""
-    slots = bytearray(_FILTER_SIZE)
-    for key in keys:
+def _key_slots(keys: list[bytes]) -> list[int]:
+    """Per slot the code of the only wanted key that falls there, `NO_KEY`, or `SEVERAL_KEYS`.
+
+    It tells most unwanted keys, and which key a wanted one could be, without hashing them.
+    """
+    slots = [NO_KEY] * _SLOTS
+    for code, key in enumerate(keys):
         size = len(key)
-        slots[key_slot(size, key[0], key[size >> 1], key[size - 1])] = 1
-    return bytes(slots)
+        slot = key_slot(size, key[0], key[size >> 1], key[size - 1])
+        slots[slot] = code if slots[slot] == NO_KEY else SEVERAL_KEYS
+    return slots

@@ -12,7 +12,8 @@ from .decode_json import decode_json
 from .errors import UndecodableRecord
 from .model import Decoded
 from .reference import decode_reference
-from .wire import Unusual, decode_wire
+from .wire import decode_wire
+from .wire_format import Unusual
 
 __all__ = ["ENCODINGS", "decode", "decode_protobuf", "decode_reference"]
 

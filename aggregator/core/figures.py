@@ -34,6 +34,8 @@ def tokens(value: object, ignored: Ignored) -> i64:
     """A token figure from an int, an integral double or decimal integer text; `ABSENT` if there is none."""
     if value is None:
         return ABSENT
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
+        return value
     number = _integral(value)
     if isinstance(number, str):
         ignored.append(("usage", number))

@@ -49,9 +49,7 @@ def put(raw: RawSpan, conventions: Conventions, code: i64, value: object) -> Non
     """Note a wanted attribute; of one that occurs twice the last counts."""
     if raw.scope.json_text and isinstance(value, str):
         value = unquoted(value)
-    raw.values[code] = value
-    raw.touched.append(code)
-    raw.roles |= conventions.roles[code]
+    raw.put(code, value, conventions.roles[code])
 
 
 def finish(raw: RawSpan, conventions: Conventions, log_ms: i64, out: Decoded) -> None:

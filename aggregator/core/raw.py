@@ -48,6 +48,7 @@ class RawSpan:
     def __init__(self, code_count: int, resource: Resource, scope: Scope) -> None:
         self.values: list[object] = [None] * code_count
         self.touched: list[int] = []
+        self.touched_count: i64 = 0
         self.roles: i64 = 0
         self.messages: bool = False
         self.trace_id: bytes = b""
@@ -61,11 +62,21 @@ class RawSpan:
         self.scope: Scope = scope
         self.index: i64 = -1
 
+    def put(self, code: i64, value: object, roles: i64) -> None:
+        """Note the value of a code and what the code is for; of a code that comes twice the last value counts."""
+        self.values[code] = value
+        if self.touched_count < len(self.touched):  # the list keeps its length: growing it anew costs more
+            self.touched[self.touched_count] = code
+        else:
+            self.touched.append(code)
+        self.touched_count += 1
+        self.roles |= roles
+
     def begin(self) -> None:
         """Forget the last span; resource and scope stay."""
-        for code in self.touched:
-            self.values[code] = None
-        self.touched.clear()
+        for i in range(self.touched_count):
+            self.values[self.touched[i]] = None
+        self.touched_count = 0
         self.roles = 0
         self.messages = False
         self.trace_id = b""

@@ -194,6 +194,13 @@ def test_caches_stay_bounded() -> None:
         (span,) = decode(data.SerializeToString(), log_ms=LOG_MS, conventions=conventions).spans
         assert (span.service, span.scope, span.name) == (f"r{i}", f"s{i}", f"n{i}")
     cache = conventions.cache
+    before = len(cache.resources), len(cache.scopes), len(cache.strings)
+    data = TracesData()
+    resource_spans = data.resource_spans.add()
+    resource_spans.resource.attributes.extend(key_values({"host": "h" * 4096}))
+    resource_spans.scope_spans.add().scope.name = "s" * 4096
+    decode(data.SerializeToString(), log_ms=LOG_MS, conventions=conventions)
+    assert (len(cache.resources), len(cache.scopes), len(cache.strings)) == before
     assert len(cache.strings) <= 8192
     assert max(len(cache.resources), len(cache.scopes)) <= 1024
 

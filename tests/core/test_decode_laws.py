@@ -22,7 +22,8 @@ from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode, decode_reference
 from aggregator.core.errors import UndecodableRecord
 from aggregator.core.model import Decoded
-from aggregator.core.wire import Unusual, decode_wire
+from aggregator.core.wire import decode_wire
+from aggregator.core.wire_format import Unusual
 
 from .test_conventions import (
     CELLS,
