@@ -179,6 +179,11 @@ class TestTwins:
         trace = figures_of([*spans, llm(4, None, 10, 5, lasts=9, cost=7)])
         assert (trace.prompt_tokens, trace.models["b"].cost_nano) == (20, 7)
 
+    def test_several_that_each_fail_in_another_way_are_no_twins(self) -> None:
+        above = [llm(1, None, 10, 5, lasts=1000), tool(2, 1)]
+        same_scope = llm(3, None, 10, 5, lasts=10**9, scope="b")
+        assert counted(*above, same_scope, llm(4, 2, 10, 5, lasts=9, scope="b")) == (30, 15)
+
     @pytest.mark.parametrize("times", [{"at": -1}, {"at": 10, "lasts": None}, {"at": 10, "lasts": -1}])
     def test_without_valid_times_nothing_is_a_twin(self, times: dict[str, int | None]) -> None:
         assert figures_of([*twins()[:2], llm(3, 1, 10, 5, scope="b", **times)]).prompt_tokens == 20
