@@ -217,8 +217,8 @@ def kafka_broker(_broker: Broker) -> Broker:
 
 
 @pytest.fixture
-def apache_kafka(kafka_broker: Broker) -> Broker:
+def apache_kafka(_broker: Broker) -> Broker:
     """Apache Kafka, for what the embedded broker can't do; skips with that reason where there is none."""
-    if not kafka_broker.is_apache:
+    if not _broker.is_apache:
         pytest.skip("only Apache Kafka does this: needs java and mvn on the PATH")
-    return kafka_broker
+    return _broker

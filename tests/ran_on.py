@@ -61,6 +61,7 @@ def _redis(server: RedisServer) -> tuple[str, str]:
 
 _FIXTURES: Final[Mapping[str, Callable[[Any], str]]] = {
     "kafka_broker": _broker,
+    "apache_kafka": _broker,
     "redis_server": _server,
     "redis_cluster": _cluster,
 }

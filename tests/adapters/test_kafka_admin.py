@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import uuid
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from aggregator.core.errors import BrokerUnavailable, ConfigurationError
 from aggregator.embedded.process import LOCALHOST, free_port
 from tests.kafka_servers import Broker
 
-SECRET = "open sesame"  # noqa: S105 - of a key that the test makes
+# A self-signed pair of nobody, the key encrypted with SECRET.
+CERTIFICATE, KEY = (Path(__file__).parent.parent / "kafka" / f"client-{part}.pem" for part in ("certificate", "key"))
+SECRET = "open sesame"  # noqa: S105 - it opens nothing else
 
 
 async def test_a_cluster_tells_itself_and_its_topics(kafka_broker: Broker) -> None:
@@ -101,16 +102,11 @@ def test_tls_checks_certificates_unless_told_otherwise() -> None:
 
 
 def test_a_client_certificate_is_taken_and_a_broken_one_named(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=me"]
-    files = ["-passout", f"pass:{SECRET}", "-keyout", str(key), "-out", str(certificate)]
-    command = ["openssl", "req", "-x509", *kind, *files]
-    subprocess.run(command, check=True, capture_output=True)
-    good = Security(protocol="SSL", ca_file=certificate, cert_file=certificate, key_file=key, key_password=SECRET)
+    good = Security(protocol="SSL", ca_file=CERTIFICATE, cert_file=CERTIFICATE, key_file=KEY, key_password=SECRET)
     assert good.client_arguments()["ssl_context"].cert_store_stats()["x509"] == 1
     with pytest.raises(ConfigurationError, match="SSL_KEY_PASSWORD"):
-        Security(protocol="SSL", cert_file=certificate, key_file=key).client_arguments()
+        Security(protocol="SSL", cert_file=CERTIFICATE, key_file=KEY).client_arguments()
     with pytest.raises(ConfigurationError, match="SSL_CA_FILE"):
-        Security(protocol="SSL", ca_file=key).client_arguments()
+        Security(protocol="SSL", ca_file=KEY).client_arguments()
     with pytest.raises(ConfigurationError, match="SSL_CA_FILE"):
         Security(protocol="SSL", ca_file=tmp_path / "missing").client_arguments()
