@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 
 from aggregator.adapters.redis.failures import is_redirect, translated
-from aggregator.adapters.redis.scripts import Script, argument, chunks
+from aggregator.adapters.redis.scripts import Script, chunks
 from aggregator.core.errors import ConfigurationError, StoreUnavailable
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -128,7 +128,7 @@ class Connections(ABC):
     ) -> None:
         bodies = [items.bodies[index] for index in indexes]
         cuts = chunks(script, bodies)
-        commands = [_evalsha(script, (), argument(items.head, bodies[cut])) for cut in cuts]
+        commands = [_evalsha(script, (), script.argument(items.head, bodies[cut])) for cut in cuts]
         answers = await _with_script(node, script, commands)
         for cut, answer in zip(cuts, answers, strict=True):
             if isinstance(answer, Exception):
@@ -142,7 +142,7 @@ class Connections(ABC):
     async def _call_declared(self, node: Node, script: Script, items: Items, index: int) -> Any:
         """One item with all its keys declared, so that the Cluster says where they are and never splits them."""
         keys = items.keys[index]
-        command = _evalsha(script, keys, argument(items.head, [items.bodies[index]]))
+        command = _evalsha(script, keys, script.argument(items.head, [items.bodies[index]]))
         answer = await self._redirected(node, command)
         if isinstance(answer, NoScriptError):
             for other in await self.nodes():

@@ -23,19 +23,43 @@ MAX_ARGUMENT_BYTES: Final = 256 * 1024
 """One call carries no more than this (but at least one item): some 1 ms of Redis's time, whatever the items are."""
 
 
+def argument(head: Sequence[int], bodies: Sequence[bytes]) -> bytes:
+    """The packed argument of one call: the items, or [*head, items] where the script has settings at its head."""
+    items = _pack_list_head(len(bodies)) + b"".join(bodies)
+    if not head:
+        return items
+    return b"".join((_pack_list_head(len(head) + 1), *map(pack, head), items))
+
+
+def flat_argument(head: Sequence[int], bodies: Sequence[bytes]) -> bytes:
+    """The same as a series of values, each item behind its length: `session_put.lua` reads it without making tables."""
+    parts = [*map(pack, head), pack(len(bodies))]
+    for body in bodies:
+        parts += (pack(len(body)), body)
+    return b"".join(parts)
+
+
+def pack_flat(values: Sequence[object]) -> bytes:
+    """A series of values without the list around them."""
+    size = len(values)
+    return pack(values)[1 if size < 16 else 3 if size < 65536 else 5 :]
+
+
 class Script:
     """One Lua file.
 
     `items_per_call` keeps a call at about 1 ms of Redis's time, during which it serves nobody else.
+    `argument` packs the one argument of a call from settings and packed items.
     A `sparse` script answers [index, ...] only for items it has something to say of; the others become None.
     """
 
-    __slots__ = ("items_per_call", "name", "sha", "sparse", "text")
+    __slots__ = ("argument", "items_per_call", "name", "sha", "sparse", "text")
 
-    def __init__(self, name: str, *, items_per_call: int, sparse: bool = False) -> None:
+    def __init__(self, name: str, *, items_per_call: int, sparse: bool = False, flat: bool = False) -> None:
         self.name: Final = name
         self.items_per_call: Final = items_per_call
         self.sparse: Final = sparse
+        self.argument: Final = flat_argument if flat else argument
         self.text: Final = files(__package__).joinpath("lua", f"{name}.lua").read_bytes()
         # Redis names scripts by SHA-1; nothing is secured by it.
         self.sha: Final = sha1(self.text, usedforsecurity=False).hexdigest().encode()
@@ -52,7 +76,7 @@ class Script:
 
 
 TRACE_STORE: Final = Script("trace_store", items_per_call=100, sparse=True)
-SESSION_PUT: Final = Script("session_put", items_per_call=50)
+SESSION_PUT: Final = Script("session_put", items_per_call=50, flat=True)
 SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
@@ -72,11 +96,3 @@ def chunks(script: Script, bodies: Sequence[bytes]) -> list[slice]:
     if start < len(bodies):
         cuts.append(slice(start, len(bodies)))
     return cuts
-
-
-def argument(head: Sequence[int], bodies: Sequence[bytes]) -> bytes:
-    """The packed argument of one call: the items, or [*head, items] where the script has settings at its head."""
-    items = _pack_list_head(len(bodies)) + b"".join(bodies)
-    if not head:
-        return items
-    return b"".join((_pack_list_head(len(head) + 1), *map(pack, head), items))

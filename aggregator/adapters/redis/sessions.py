@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from aggregator.adapters.redis.connections import Connections, Items
 from aggregator.adapters.redis.keys import Keys, SessionKeys
-from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, pack
+from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, pack, pack_flat
 from aggregator.core.errors import CorruptState
 from aggregator.core.lifecycle import CloseReason
 from aggregator.core.model import Counts, FirstUse, SessionRef, SessionRollup, TracePut
@@ -69,7 +70,7 @@ class RedisSessions:
             parts.append(len(pieces))
             for traces in pieces:
                 names.append(name)
-                bodies.append(pack((*name, *put.ref, traces)))
+                bodies.append(_put_body(name.session, put.ref, traces))
         replies = iter(await self._connections.call(SESSION_PUT, Items(names, bodies, self._put_head)))
         return [
             _put_reply(put, next(replies)) if count == 1 else _joined_reply(put, replies)
@@ -89,6 +90,19 @@ class RedisSessions:
         bodies = [pack((*name, revision)) for name, (_, revision) in zip(names, refs, strict=True)]
         replies = await self._connections.call(SESSION_SETTLE, Items(names, bodies, self._settle_head))
         return [reply == 1 for reply in replies]
+
+
+def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> bytes:
+    """One item as `session_put.lua` reads it."""
+    values: list[object] = [key, pack_flat(ref), len(traces)]
+    for trace_id, version, changed_ms, first, counts, started_us, ended_us, users, _, models, entry in traces:
+        use = f"{users[0][0]:016d}{users[0][1]:16}{users[0][2]}" if users else ""
+        values += (trace_id, version, changed_ms, first, started_us, ended_us, use, entry, len(models))
+        values += counts
+        for name, figures in models.items():
+            values.append(name)
+            values += figures
+    return pack_flat(values)
 
 
 def _pieces(put: SessionPut) -> list[list[TracePut]]:
@@ -133,11 +147,11 @@ def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim:
 
 def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     _, _, revision, reason, opened_ms, started_us, ended_us, folded, sums, folded_part, entries, models = reply
-    counts = Counts(*_values(sums))
+    counts = _counts(sums)
     users: dict[str, FirstUse] = {}
     services: set[str] = set()
     if folded_part:
-        _, _, folded_users, folded_services = _values(folded_part)
+        _, _, folded_users, folded_services = _unpack(folded_part)
         _merge_users(users, folded_users)
         services.update(folded_services)
     shown: list[dict[str, object]] = []
@@ -164,11 +178,15 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     )
 
 
-def _values(packed: bytes) -> list[Any]:
-    """A series of MessagePack values, as the private fields hold them."""
-    unpacker = msgpack.Unpacker(raw=False)
-    unpacker.feed(packed)
-    return list(unpacker)
+def _counts(sums: bytes) -> Counts:
+    """The sums as `session_put.lua` packs them: 4 bytes each, or doubles."""
+    size = len(Counts._fields)
+    return Counts._make(map(int, struct.unpack(f"<{size}I" if len(sums) == 4 * size else f"<{size}d", sums)))
+
+
+def _unpack(packed: bytes) -> list[Any]:
+    values: list[Any] = msgpack.unpackb(packed, raw=False)
+    return values
 
 
 def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]]) -> None:

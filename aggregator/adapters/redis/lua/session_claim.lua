@@ -20,6 +20,8 @@ local OPEN, CLOSED = 0, 2
 local IDLE, MAX_DURATION = 1, 2
 -- Positions in the private field _s.
 local STATUS, REVISION, OPENED, SINCE, LAST, STARTED, ENDED, FOLDED, REASON = 1, 2, 3, 4, 5, 6, 7, 9, 10
+local STATE_SIZE, STATE_FORMAT = 10, '<BI4dddddI4I4B'
+local NARROW_BYTES = 48
 
 local request = unpack_all(ARGV[1])
 local watermark_ms, idle_timeout_ms, max_duration_ms = request[1], request[2], request[3]
@@ -31,7 +33,7 @@ local function claim(item)
   if not stored[1] then
     return {GONE}
   end
-  local state = {unpack_all(stored[1])}
+  local state = {struct.unpack(STATE_FORMAT, stored[1])}
   if state[STATUS] == CLOSED then
     return {ANSWER_CLOSED}
   end
@@ -40,7 +42,7 @@ local function claim(item)
   if watermark_ms < deadline_ms then
     return {NOT_DUE, deadline_ms}
   end
-  local trace_count = unpack_all(stored[2])
+  local trace_count = struct.unpack(#stored[2] == NARROW_BYTES and '<I4' or '<d', stored[2])
   -- Everything is read before anything is written: should a slot be moving, a key that is elsewhere fails the item.
   local entries, models = call('HVALS', traces_key), call('HGETALL', models_key)
   if trace_count == 0 and state[REVISION] == 0 then
@@ -53,7 +55,7 @@ local function claim(item)
     state[STATUS] = 1
     state[REVISION] = state[REVISION] + 1
     state[REASON] = idle_ms <= watermark_ms and IDLE or MAX_DURATION
-    call('HSET', session_key, '_s', pack(unpack(state)), 'status', 'closing',
+    call('HSET', session_key, '_s', struct.pack(STATE_FORMAT, unpack(state, 1, STATE_SIZE)), 'status', 'closing',
       'revision', string.format('%.0f', state[REVISION]))
   end
   return {

@@ -1,37 +1,50 @@
 #!lua flags=allow-cross-slot-keys
 -- session_put: move the sums of many sessions by the difference between the new and the old versions of their traces.
 --
--- ARGV[1]  MessagePack list {idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, items}; an item is
---          {session key, :traces key, :models key, project, session id, traces}, a trace is model.TracePut in its
---          order.  KEYS is only for routing and may be empty.
+-- ARGV[1]  A series of MessagePack values, flat, since tables are what unpacking costs: idle_timeout_ms,
+--          max_duration_ms, retention_ms, max_session_traces, number of items; then per item its length in bytes, and
+--            session key, project and session id (packed once more, they are needed once), number of traces; and each
+--            id, version, changed_ms, first, started_us, ended_us, first use or "", entry, number of models,
+--            the 23 model.Counts; and each model: name, calls, prompt, completion, embedding, dollars, nano-dollars.
+--          A use is start_us in 16 digits, span id, user id, in one text.  KEYS is only for routing and may be empty.
 -- RETURNS  MessagePack list, per item its error text or {transition, deadline_ms} where all traces were applied, else
 --          {transition, deadline_ms, outcomes, versions}.  transition: 0 none, 1 opened, 2 reopened.
 --          outcome: 0 applied, 1 same, 2 stale, 3 folded.
 --
--- Private fields of the session hash, first in it because a listpack is searched from its head, each a series of
--- MessagePack values that stays below the 64 bytes a listpack takes:
---   _s  status (0 open, 1 closing, 2 closed), revision, opened_ms, since_ms (of this opening), last_activity_ms,
---       started_us, ended_us, entries in :traces, traces folded, close reason (0 none, 1 idle, 2 max_duration)
---   _c, _d  the sums: model.Counts 1 to 12 and 13 to 23
---   _u  first use of the user shown: start_us, span id, user id; missing without a user
---   _f  what folded traces leave behind: started_us, ended_us, users, services; missing while none is folded
+-- Private fields of the session hash, first in it because a listpack is searched from its head, and of at most the 64
+-- bytes that one takes; little-endian, so that packing them is cheap (session_claim.lua and _settle read them too):
+--   _s  '<BI4dddddI4I4B': status (0 open, 1 closing, 2 closed), revision, opened_ms, since_ms (of this opening),
+--       last_activity_ms, started_us, ended_us, entries in :traces, traces folded, close reason (0 none, 1 idle,
+--       2 max_duration)
+--   _c, _d  the sums, model.Counts 1 to 12 and 13 to 23, as I4 each, or as d each once one has outgrown that
+--   _u  first use of the user shown; missing without a user
+--   _f  MessagePack of what folded traces leave behind: {started_us, ended_us, uses, services}; missing while none is
 --
 -- Idempotent: a version that :traces holds already, or an older one, changes nothing; all written values are absolute.
 -- Every key is read before the first is written, so that an item whose slot is moving fails whole.
+-- Integers are formatted with %d, which is exact up to 2^63 where a C long has 64 bits.
 
-local call, pack, unpack_all, decode = redis.call, cmsgpack.pack, cmsgpack.unpack, cjson.decode
+local call, pack, unpack_limit, decode = redis.call, cmsgpack.pack, cmsgpack.unpack_limit, cjson.decode
 local find, format, match, sub = string.find, string.format, string.match, string.sub
 local floor, max, min = math.floor, math.max, math.min
+local struct_pack, struct_unpack = struct.pack, struct.unpack
 
 local APPLIED, SAME, STALE, IS_FOLDED = 0, 1, 2, 3
 local NONE, OPENED_NOW, REOPENED = 0, 1, 2
 local OPEN, CLOSED = 0, 2
 -- Positions in _s.
 local STATUS, OPENED, SINCE, LAST, STARTED, ENDED, ENTRIES, FOLDED, REASON = 1, 3, 4, 5, 6, 7, 8, 9, 10
--- Positions in model.Counts; the first 14 are fields of their own under these names.
-local PROMPT, COMPLETION, REPORTED, PRICED, TRUNCATED, USD, NANO, COUNTS = 6, 7, 15, 16, 21, 22, 23, 23
+local STATE_SIZE, STATE_FORMAT = 10, '<BI4dddddI4I4B'
+-- Positions in model.Counts, one further since unpack_limit puts its offset first; the first 14 are fields of their own
+-- under these names.
+local TRACES, PROMPT, COMPLETION, REPORTED, PRICED, TRUNCATED, USD, NANO = 2, 7, 8, 16, 17, 22, 23, 24
+local COUNTS = 23
+local SUMS_FORMAT, WIDE_SUMS_FORMAT = '<' .. string.rep('I4', COUNTS), '<' .. string.rep('d', COUNTS)
+local UPPER_FORMAT, WIDE_UPPER_FORMAT = '<' .. string.rep('I4', 12), '<' .. string.rep('d', 12)
+local LOWER_FORMAT, WIDE_LOWER_FORMAT = '<' .. string.rep('I4', 11), '<' .. string.rep('d', 11)
+local NARROW_BYTES, NARROW_MOST = 48, 4294967295
 local NAMES = {
-  'trace_count', 'span_count', 'llm_span_count', 'error_count', 'error_trace_count', 'prompt_tokens',
+  false, 'trace_count', 'span_count', 'llm_span_count', 'error_count', 'error_trace_count', 'prompt_tokens',
   'completion_tokens', 'cache_read_tokens', 'cache_write_tokens', 'reasoning_tokens', 'embedding_tokens',
   'llm_span_prompt_tokens', 'llm_span_completion_tokens', 'unpriced_calls',
 }
@@ -43,22 +56,23 @@ local AFTER_PRIVATE = '],"trace_id":"'
 local BILLION = 1000000000
 local LISTED = 16
 
-local request = unpack_all(ARGV[1])
-local idle_timeout_ms, max_duration_ms = request[1], request[2]
-local retention_ms, max_session_traces, items = format('%.0f', request[3]), request[4], request[5]
+local argument = ARGV[1]
+local offset, idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, item_count =
+  unpack_limit(argument, 5, 0)
+retention_ms = format('%d', retention_ms)
 
-local function text(number)
-  return format('%.0f', number)
-end
+-- The item at work: its keys, and what its traces change.
+local session_key, traces_key, models_key
+local moved, moved_models, rows, changed, exact, least_ms
 
 -- Numbers -----------------------------------------------------------------------------------------------------------
 
 -- Nano-dollars of (dollars, rest); together they may pass 2^53, so they meet as text.
 local function nano_text(usd, nano)
   if usd > 0 then
-    return format('%.0f%09.0f', usd, nano)
+    return format('%d%09d', usd, nano)
   end
-  return text(nano)
+  return format('%d', nano)
 end
 
 local function nano_parts(stored)
@@ -103,7 +117,7 @@ local function duration_text(us)
     sign, us = '-', -us
   end
   local ms = floor(us / 1000)
-  return format('%s%.0f.%03d', sign, ms, us - ms * 1000)
+  return format('%s%d.%03d', sign, ms, us - ms * 1000)
 end
 
 -- Entries of :traces --------------------------------------------------------------------------------------------------
@@ -122,8 +136,7 @@ end
 
 local function byte_order(a, b)
   -- The < of Lua asks the server's locale, which is not the order of bytes.
-  local shorter = min(#a, #b)
-  for position = 1, shorter do
+  for position = 1, min(#a, #b) do
     local x, y = string.byte(a, position), string.byte(b, position)
     if x ~= y then
       return x < y
@@ -132,46 +145,37 @@ local function byte_order(a, b)
   return #a < #b
 end
 
--- Orders first uses {start_us, span id, user id}.
+local function use_text(use)
+  return use and format('%016d%-16s%s', use[1], use[2], use[3])
+end
+
 local function used_before(a, b)
-  if a[1] ~= b[1] then
-    return a[1] < b[1]
-  elseif a[2] ~= b[2] then
-    return byte_order(a[2], b[2])
-  end
-  return byte_order(a[3], b[3])
+  local x, y = tonumber(sub(a, 1, 16)), tonumber(sub(b, 1, 16))
+  return x < y or (x == y and byte_order(a, b))
 end
 
-local function same_use(a, b)
-  return a[1] == b[1] and a[2] == b[2] and a[3] == b[3]
-end
-
--- Bounds and first user of {started_us, ended_us, user}, widened by one trace's.
-local function widen(bounds, started, ended, user)
-  if started > 0 and (bounds[1] == 0 or started < bounds[1]) then
-    bounds[1] = started
+-- Bounds and first use from all entries and the folded part: the way when a trace that was an extreme has changed.
+local function bounds_of_all()
+  local started, ended, user = 0, 0, nil
+  local function widen(trace_started, trace_ended, use)
+    if trace_started > 0 and (started == 0 or trace_started < started) then
+      started = trace_started
+    end
+    ended = max(ended, trace_ended)
+    if use and (not user or used_before(use, user)) then
+      user = use
+    end
   end
-  if ended > bounds[2] then
-    bounds[2] = ended
-  end
-  if user and (not bounds[3] or used_before(user, bounds[3])) then
-    bounds[3] = user
-  end
-end
-
--- Bounds from all entries and the folded part: the way when a trace that was an extreme has changed.
-local function bounds_of_all(traces_key, session_key)
-  local bounds = {0, 0, false}
   for _, entry in ipairs(call('HVALS', traces_key)) do
     local part = private_part(entry)
-    widen(bounds, part[P_STARTED], part[P_ENDED], part[P_USERS][1])
+    widen(part[P_STARTED], part[P_ENDED], use_text(part[P_USERS][1]))
   end
   local folded = call('HGET', session_key, '_f')
   if folded then
-    local started, ended, users = unpack_all(folded)
-    widen(bounds, started, ended, users[1])
+    local part = cmsgpack.unpack(folded)
+    widen(part[1], part[2], use_text(part[3][1]))
   end
-  return bounds
+  return started, ended, user
 end
 
 -- Folding -----------------------------------------------------------------------------------------------------------
@@ -184,11 +188,13 @@ local function merge_users(into, users)
     end
     if not known then
       into[#into + 1] = user
-    elseif used_before(user, known) then
+    elseif used_before(use_text(user), use_text(known)) then
       known[1], known[2] = user[1], user[2]
     end
   end
-  table.sort(into, used_before)
+  table.sort(into, function(a, b)
+    return used_before(use_text(a), use_text(b))
+  end)
   for index = #into, LISTED + 1, -1 do
     into[index] = nil
   end
@@ -212,7 +218,7 @@ local function merge_services(into, services)
 end
 
 -- Takes the entries that were changed longest ago out of :traces, a tenth of those allowed; their sums stay.
-local function fold(session_key, traces_key, state)
+local function fold(state)
   local all, aged = call('HGETALL', traces_key), {}
   for index = 1, #all, 2 do
     local changed_ms = tonumber(match(all[index + 1], '^{"_":%[%d+,(%d+)') or private_part(all[index + 1])[P_CHANGED])
@@ -225,201 +231,214 @@ local function fold(session_key, traces_key, state)
     return byte_order(a[2], b[2])
   end)
   local stored = call('HGET', session_key, '_f')
-  local started, ended, users, services = 0, 0, {}, {}
-  if stored then
-    started, ended, users, services = unpack_all(stored)
-  end
-  local bounds = {started, ended, false}
+  local folded = stored and cmsgpack.unpack(stored) or {0, 0, {}, {}}
   local count = max(#aged - max_session_traces, floor((max_session_traces + 9) / 10))
   for index = 1, count do
     local part = private_part(aged[index][3])
-    widen(bounds, part[P_STARTED], part[P_ENDED], nil)
-    merge_users(users, part[P_USERS])
-    merge_services(services, part[P_SERVICES])
+    local started = part[P_STARTED]
+    if started > 0 and (folded[1] == 0 or started < folded[1]) then
+      folded[1] = started
+    end
+    folded[2] = max(folded[2], part[P_ENDED])
+    merge_users(folded[3], part[P_USERS])
+    merge_services(folded[4], part[P_SERVICES])
     call('HDEL', traces_key, aged[index][2])
   end
-  call('HSET', session_key, '_f', pack(bounds[1], bounds[2], users, services))
+  call('HSET', session_key, '_f', pack(folded))
   state[ENTRIES] = #aged - count
   state[FOLDED] = state[FOLDED] + count
 end
 
 -- Models ------------------------------------------------------------------------------------------------------------
 
-local function add_models(moved, models, sign)
-  for name, figures in pairs(models) do
-    local sums = moved[name]
-    if not sums then
-      sums = {0, 0, 0, 0, 0, 0}
-      moved[name] = sums
-    end
-    for index = 1, 6 do
-      sums[index] = sums[index] + sign * figures[index]
-    end
+local function add_model(name, sign, calls, prompt, completion, embedding, usd, nano)
+  local sums = moved_models[name]
+  if not sums then
+    moved_models[name] = {sign * calls, sign * prompt, sign * completion, sign * embedding, sign * usd, sign * nano}
+    return
   end
+  sums[1], sums[2], sums[3] = sums[1] + sign * calls, sums[2] + sign * prompt, sums[3] + sign * completion
+  sums[4], sums[5], sums[6] = sums[4] + sign * embedding, sums[5] + sign * usd, sums[6] + sign * nano
 end
 
--- The six figures of a model as stored, and whether it was stored.
-local function read_model(models_key, name)
-  local stored = call('HMGET', models_key, name .. ':calls', name .. ':prompt_tokens', name .. ':completion_tokens',
-    name .. ':embedding_tokens', name .. ':cost_nano_usd')
-  if not stored[1] then
-    return {0, 0, 0, 0, 0, 0}, false
+-- Gives `sets` and `deletes` what moves one model's figures; they are read here, before anything is written.
+local function plan_model(sets, deletes, name, by)
+  local calls, prompt = name .. ':calls', name .. ':prompt_tokens'
+  local completion, embedding = name .. ':completion_tokens', name .. ':embedding_tokens'
+  local cost = name .. ':cost_nano_usd'
+  local stored = call('HMGET', models_key, calls, prompt, completion, embedding, cost)
+  local a, b, c, d, usd, nano = by[1], by[2], by[3], by[4], by[5], by[6]
+  local known = stored[1]
+  if known then
+    a, b, c, d = a + stored[1], b + stored[2], c + stored[3], d + stored[4]
+    local stored_usd, stored_nano = nano_parts(stored[5])
+    usd, nano = usd + stored_usd, nano + stored_nano
   end
-  local usd, nano = nano_parts(stored[5])
-  return {tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3]), tonumber(stored[4]), usd, nano}, true
-end
-
--- HSET and HDEL arguments that move a model's figures to `sums`.
-local function plan_model(sets, deletes, name, before, stored, moved)
-  local usd, nano = before[5] + moved[5], before[6] + moved[6]
   local carry = floor(nano / BILLION)
   usd, nano = usd + carry, nano - carry * BILLION
-  local calls, prompt, completion = before[1] + moved[1], before[2] + moved[2], before[3] + moved[3]
-  local embedding = before[4] + moved[4]
-  if calls == 0 and prompt == 0 and completion == 0 and embedding == 0 and usd == 0 and nano == 0 then
-    if stored then
+  if a == 0 and b == 0 and c == 0 and d == 0 and usd == 0 and nano == 0 then
+    if known then
       for _, suffix in ipairs(MODEL_FIELDS) do
         deletes[#deletes + 1] = name .. suffix
       end
     end
     return
   end
-  local after = {calls, prompt, completion, embedding}
   local size = #sets
-  for index = 1, 4 do
-    if not stored or moved[index] ~= 0 then
-      sets[size + 1], sets[size + 2] = name .. MODEL_FIELDS[index], text(after[index])
-      size = size + 2
-    end
-  end
-  if not stored or moved[5] ~= 0 or moved[6] ~= 0 then
-    sets[size + 1], sets[size + 2] = name .. MODEL_FIELDS[5], nano_text(usd, nano)
+  sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = calls, format('%d', a), prompt, format('%d', b)
+  sets[size + 5], sets[size + 6] = completion, format('%d', c)
+  sets[size + 7], sets[size + 8] = cost, nano_text(usd, nano)
+  if not known or by[4] ~= 0 then
+    sets[size + 9], sets[size + 10] = embedding, format('%d', d)
   end
 end
 
 -- The session -------------------------------------------------------------------------------------------------------
 
--- Applies the traces to `state` and `bounds` in memory; says what is to be written.
-local function apply(traces, entries, state, bounds)
-  local outcomes, versions, all_applied = {}, {}, true
-  local plan = {entries = {}, moved = nil, models = {}, changed = false, exact = true, least_ms = nil}
-  local latest, sets = {}, plan.entries
-  for index = 1, #traces do
-    local trace = traces[index]
-    local id, version, changed_ms, counts = trace[1], trace[2], trace[3], trace[5]
-    local entry = latest[id] or entries[index]
-    local shown = entry and version_of(entry) or 0
-    local outcome
-    if entry and shown >= version then
-      outcome = shown == version and SAME or STALE
-    elseif not entry and state[FOLDED] > 0 and not trace[4] and counts[1] > 0 then
-      outcome = IS_FOLDED
-    else
-      outcome, shown = APPLIED, version
-      local old = entry and private_part(entry)
-      if not entry then
-        state[ENTRIES] = state[ENTRIES] + 1
-      end
-      latest[id] = trace[11]
-      sets[#sets + 1], sets[#sets + 2] = id, trace[11]
-      if counts[1] > 0 or (old and old[P_COUNTS][1] > 0) then
-        plan.changed = true
-        plan.least_ms = min(plan.least_ms or changed_ms, changed_ms)
-        state[LAST] = max(state[LAST], changed_ms)
-        local moved, before = plan.moved or {}, old and old[P_COUNTS]
-        for position = 1, COUNTS do
-          moved[position] = (moved[position] or 0) + counts[position] - (before and before[position] or 0)
-        end
-        plan.moved = moved
-        add_models(plan.models, trace[10], 1)
-        local started, ended, user = trace[6], trace[7], trace[8][1]
-        if old then
-          add_models(plan.models, old[P_MODELS], -1)
-          local was = old[P_USERS][1]
-          if (old[P_STARTED] > 0 and old[P_STARTED] == bounds[1] and (started == 0 or started > bounds[1]))
-            or (old[P_ENDED] > 0 and old[P_ENDED] == bounds[2] and ended < bounds[2])
-            or (was and bounds[3] and same_use(was, bounds[3]) and (not user or used_before(was, user))) then
-            plan.exact = false
-          end
-        end
-        widen(bounds, started, ended, user)
-      end
+-- Takes one trace in: its version against the one shown, and what it moves.  Returns the offset behind it.
+local function take(at, entry_of, index, state, bounds, outcomes, versions)
+  local id, version, changed_ms, first, started, ended, user, entry, model_count
+  at, id, version, changed_ms, first, started, ended, user, entry, model_count = unpack_limit(argument, 9, at)
+  local counts = {unpack_limit(argument, COUNTS, at)}
+  at = counts[1]
+  local models_at = at
+  for _ = 1, model_count do
+    at = unpack_limit(argument, 7, at)
+  end
+  local shown = entry_of[id]
+  if shown == nil then
+    shown = entry_of[index]
+  end
+  local shown_version = shown and version_of(shown) or 0
+  versions[index] = shown_version
+  if shown and shown_version >= version then
+    outcomes[index] = shown_version == version and SAME or STALE
+    return at
+  elseif not shown and state[FOLDED] > 0 and not first and counts[TRACES] > 0 then
+    outcomes[index] = IS_FOLDED
+    return at
+  end
+  outcomes[index], versions[index] = APPLIED, version
+  local old = shown and private_part(shown)
+  if not shown then
+    state[ENTRIES] = state[ENTRIES] + 1
+  end
+  entry_of[id] = entry
+  rows[#rows + 1], rows[#rows + 2] = id, entry
+  if counts[TRACES] == 0 and not (old and old[P_COUNTS][1] > 0) then
+    return at
+  end
+  least_ms = changed and min(least_ms, changed_ms) or changed_ms
+  changed = true
+  if changed_ms > state[LAST] then
+    state[LAST] = changed_ms
+  end
+  for _ = 1, model_count do
+    local name, a, b, c, d, usd, nano
+    models_at, name, a, b, c, d, usd, nano = unpack_limit(argument, 7, models_at)
+    add_model(name, 1, a, b, c, d, usd, nano)
+  end
+  if old then
+    local before = old[P_COUNTS]
+    for position = 1, COUNTS do
+      counts[position + 1] = counts[position + 1] - before[position]
     end
-    outcomes[index], versions[index] = outcome, shown
-    all_applied = all_applied and outcome == APPLIED
+    for name, figures in pairs(old[P_MODELS]) do
+      add_model(name, -1, unpack(figures))
+    end
+    local was = use_text(old[P_USERS][1])
+    if (old[P_STARTED] > 0 and old[P_STARTED] == bounds[1] and (started == 0 or started > bounds[1]))
+      or (old[P_ENDED] > 0 and old[P_ENDED] == bounds[2] and ended < bounds[2])
+      or (was and was == bounds[3] and (user == '' or used_before(was, user))) then
+      exact = false
+    end
   end
-  return plan, not all_applied and outcomes or nil, versions
+  if moved then
+    for position = 2, COUNTS + 1 do
+      moved[position] = moved[position] + counts[position]
+    end
+  else
+    moved = counts
+  end
+  if started > 0 and (bounds[1] == 0 or started < bounds[1]) then
+    bounds[1] = started
+  end
+  if ended > bounds[2] then
+    bounds[2] = ended
+  end
+  if user ~= '' and (not bounds[3] or used_before(user, bounds[3])) then
+    bounds[3] = user
+  end
+  return at
 end
 
-local function write_models(models_key, moved_models, before)
-  local sets, deletes = {}, {}
-  for name, moved in pairs(moved_models) do
-    plan_model(sets, deletes, name, before[name][1], before[name][2], moved)
-  end
-  if #deletes > 0 then
-    call('HDEL', models_key, unpack(deletes))
-  end
-  if #sets > 0 then
-    call('HSET', models_key, unpack(sets))
-  end
-end
-
--- Appends the public fields of the sums that moved (of all in a new session).
-local function plan_sums(sets, sums, moved, new)
+-- Appends the public fields of the sums that moved (of all in a new session) behind those that `sets` has.
+local function plan_sums(sets, sums, new)
   local size = #sets
-  for index = 1, 14 do
-    if new or moved[index] ~= 0 then
-      sets[size + 1], sets[size + 2] = NAMES[index], text(sums[index])
+  for position = 2, 15 do
+    if moved[position] ~= 0 or new then
+      sets[size + 1], sets[size + 2] = NAMES[position], format('%d', sums[position])
       size = size + 2
     end
   end
   if new or moved[PROMPT] ~= 0 or moved[COMPLETION] ~= 0 then
-    sets[size + 1], sets[size + 2] = 'total_tokens', text(sums[PROMPT] + sums[COMPLETION])
+    sets[size + 1], sets[size + 2] = 'total_tokens', format('%d', sums[PROMPT] + sums[COMPLETION])
     size = size + 2
   end
   if new or moved[USD] ~= 0 or moved[NANO] ~= 0 then
-    sets[size + 1], sets[size + 2] = 'cost_nano_usd', nano_text(sums[USD], sums[NANO])
-    sets[size + 3], sets[size + 4] = 'cost_usd', format('%.0f.%09.0f', sums[USD], sums[NANO])
+    local usd, nano = sums[USD], sums[NANO]
+    sets[size + 1], sets[size + 2] = 'cost_nano_usd', nano_text(usd, nano)
+    sets[size + 3], sets[size + 4] = 'cost_usd', format('%d.%09d', usd, nano)
     size = size + 4
   end
   if new or moved[REPORTED] ~= 0 or moved[PRICED] ~= 0 then
     local reported, priced = sums[REPORTED] > 0, sums[PRICED] > 0
-    sets[size + 1] = 'cost_source'
-    sets[size + 2] = reported and priced and 'mixed' or reported and 'reported' or priced and 'priced' or 'none'
+    local was_reported, was_priced = sums[REPORTED] > moved[REPORTED], sums[PRICED] > moved[PRICED]
+    if new or reported ~= was_reported or priced ~= was_priced then
+      sets[size + 1] = 'cost_source'
+      sets[size + 2] = reported and priced and 'mixed' or reported and 'reported' or priced and 'priced' or 'none'
+    end
   end
 end
 
--- Appends the fields of the bounds that differ from `before`; what has become unknown goes to `deletes`.
-local function plan_bounds(sets, deletes, before, bounds)
-  local user, was = bounds[3], before[3]
-  if user and not (was and same_use(user, was)) then
-    sets[#sets + 1], sets[#sets + 2] = '_u', pack(user[1], user[2], user[3])
-    sets[#sets + 1], sets[#sets + 2] = 'user_id', user[3]
-  elseif was and not user then
-    deletes[#deletes + 1] = '_u'
-    deletes[#deletes + 1] = 'user_id'
-  end
-  local started, ended = bounds[1], bounds[2]
-  if started == before[1] and ended == before[2] then
-    return
-  end
-  local us = {started_at = started ~= before[1] and started, ended_at = ended ~= before[2] and ended}
-  for name, time in pairs(us) do
-    if time and time > 0 then
-      sets[#sets + 1], sets[#sets + 2] = name, time_text(time)
-    elseif time then
-      deletes[#deletes + 1] = name
+-- Appends the fields of the bounds that differ from what `state` has; what has become unknown goes to `deletes`.
+local function plan_bounds(sets, deletes, state, bounds, was_user)
+  local user, size = bounds[3], #sets
+  if user ~= was_user then
+    if user then
+      sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = '_u', user, 'user_id', sub(user, 33)
+      size = size + 4
+    else
+      deletes[1], deletes[2] = '_u', 'user_id'
     end
   end
-  if started > 0 and ended > 0 then
-    sets[#sets + 1], sets[#sets + 2] = 'duration_ms', duration_text(ended - started)
-  else
+  local started, ended = bounds[1], bounds[2]
+  local was_started, was_ended = state[STARTED], state[ENDED]
+  if started == was_started and ended == was_ended then
+    return
+  end
+  state[STARTED], state[ENDED] = started, ended
+  if started == 0 then
+    deletes[#deletes + 1] = 'started_at'
+  elseif started ~= was_started then
+    sets[size + 1], sets[size + 2] = 'started_at', time_text(started)
+    size = size + 2
+  end
+  if ended == 0 then
+    deletes[#deletes + 1] = 'ended_at'
+  elseif ended ~= was_ended then
+    sets[size + 1], sets[size + 2] = 'ended_at', time_text(ended)
+    size = size + 2
+  end
+  if started == 0 or ended == 0 then
     deletes[#deletes + 1] = 'duration_ms'
+  else
+    sets[size + 1], sets[size + 2] = 'duration_ms', duration_text(ended - started)
   end
 end
 
 -- A session that has no hash may have left tombstones, which stay; anything else belongs to one that was evicted.
-local function sweep(traces_key, models_key)
+local function sweep()
   local all, tombstones = call('HGETALL', traces_key), 0
   for index = 1, #all, 2 do
     if private_part(all[index + 1])[P_COUNTS][1] > 0 then
@@ -433,21 +452,20 @@ local function sweep(traces_key, models_key)
 end
 
 -- Tombstones of traces that the session did not show: they are kept as long as its keys, and change nothing else.
-local function write_tombstones(item, plan, state, new)
-  local session_key, traces_key = item[1], item[2]
-  call('HSET', traces_key, unpack(plan.entries))
+local function write_tombstones(state, new)
+  call('HSET', traces_key, unpack(rows))
   if new then
     call('PEXPIRE', traces_key, retention_ms)
     return
   end
-  call('HSET', session_key, '_s', pack(unpack(state)))
+  call('HSET', session_key, '_s', struct_pack(STATE_FORMAT, unpack(state)))
   if state[STATUS] == CLOSED then
     call('PEXPIRE', traces_key, retention_ms, 'NX')
   end
 end
 
 -- Opens or reopens the session in `state` and says which.
-local function enter(item, state, new, least_ms)
+local function enter(state, new)
   if new then
     state[OPENED], state[SINCE] = least_ms, least_ms
     return OPENED_NOW
@@ -455,65 +473,95 @@ local function enter(item, state, new, least_ms)
     return NONE
   end
   if state[STATUS] == CLOSED then
-    call('PERSIST', item[1])
-    call('PERSIST', item[2])
-    call('PERSIST', item[3])
+    call('PERSIST', session_key)
+    call('PERSIST', traces_key)
+    call('PERSIST', models_key)
   end
   state[STATUS], state[SINCE], state[REASON] = OPEN, least_ms, 0
   return REOPENED
 end
 
--- Writes everything that a put changed; returns the transition.
-local function write(item, plan, state, stored, before, bounds)
-  local session_key, traces_key, models_key = item[1], item[2], item[3]
-  local new, last_ms, folded = not stored, before[4], state[FOLDED]
-  local models = {}
-  for name in pairs(plan.models) do
-    models[name] = {read_model(models_key, name)}
+local function write_models()
+  local sets, deletes = {}, {}
+  for name, by in pairs(moved_models) do
+    plan_model(sets, deletes, name, by)
   end
-  local transition = enter(item, state, new, plan.least_ms)
-  call('HSET', traces_key, unpack(plan.entries))
-  if plan.leftovers then
-    call('PERSIST', traces_key)
+  if #sets > 0 then
+    call('HSET', models_key, unpack(sets))
   end
-  if not plan.exact then
-    bounds = bounds_of_all(traces_key, session_key)
+  if #deletes > 0 then
+    call('HDEL', models_key, unpack(deletes))
   end
-  if state[ENTRIES] > max_session_traces then
-    fold(session_key, traces_key, state)
-  end
-  write_models(models_key, plan.models, models)
+end
 
-  local moved, sums = plan.moved, stored and {unpack_all(stored[2] .. stored[3])} or plan.moved
-  local was_truncated = stored and (folded > 0 or sums[TRUNCATED] > 0)
+-- The sums after what the traces moved, and the two fields that keep them.
+local function add_sums(stored)
+  local sums, most = moved, 0
   if stored then
-    for position = 1, COUNTS do
-      sums[position] = sums[position] + moved[position]
+    local format_of = #stored[2] == NARROW_BYTES and SUMS_FORMAT or WIDE_SUMS_FORMAT
+    sums = {0, struct_unpack(format_of, stored[2] .. stored[3])}
+    for position = 2, COUNTS + 1 do
+      local by = moved[position]
+      if by ~= 0 then
+        sums[position] = sums[position] + by
+      end
     end
   end
   local carry = floor(sums[NANO] / BILLION)
-  sums[USD], sums[NANO] = sums[USD] + carry, sums[NANO] - carry * BILLION
-  state[STARTED], state[ENDED] = bounds[1], bounds[2]
-  local sets = {
-    '_s', pack(unpack(state)), '_c', pack(unpack(sums, 1, 12)), '_d', pack(unpack(sums, 13, COUNTS)),
-  }
-  local deletes = {}
-  plan_bounds(sets, deletes, before, bounds)
+  if carry ~= 0 then
+    sums[USD], sums[NANO] = sums[USD] + carry, sums[NANO] - carry * BILLION
+  end
+  for position = 2, COUNTS + 1 do
+    if sums[position] > most then
+      most = sums[position]
+    end
+  end
+  if most <= NARROW_MOST then
+    return sums, struct_pack(UPPER_FORMAT, unpack(sums, 2, 13)), struct_pack(LOWER_FORMAT, unpack(sums, 14, 24))
+  end
+  return sums, struct_pack(WIDE_UPPER_FORMAT, unpack(sums, 2, 13)), struct_pack(WIDE_LOWER_FORMAT, unpack(sums, 14, 24))
+end
+
+-- Writes everything that a put changed; returns the transition.
+local function write(names, state, stored, bounds, last_ms, leftovers)
+  local new, was_folded = not stored, state[FOLDED] > 0
+  if new then
+    state[STARTED], state[ENDED] = 0, 0
+  end
+  write_models()
+  local transition = enter(state, new)
+  call('HSET', traces_key, unpack(rows))
+  if leftovers then
+    call('PERSIST', traces_key)
+  end
+  if not exact then
+    bounds[1], bounds[2], bounds[3] = bounds_of_all()
+  end
+  if state[ENTRIES] > max_session_traces then
+    fold(state)
+  end
+  local sums, upper, lower = add_sums(stored)
+  local sets, deletes = {'_s', false, '_c', upper, '_d', lower}, {}
+  plan_bounds(sets, deletes, state, bounds, stored and stored[4])
+  sets[2] = struct_pack(STATE_FORMAT, unpack(state))
+  local size = #sets
   if transition ~= NONE then
-    sets[#sets + 1], sets[#sets + 2] = 'status', 'open'
+    sets[size + 1], sets[size + 2] = 'status', 'open'
+    size = size + 2
   end
   if new then
-    sets[#sets + 1], sets[#sets + 2] = 'project', item[4]
-    sets[#sets + 1], sets[#sets + 2] = 'session_id', item[5]
-    sets[#sets + 1], sets[#sets + 2] = 'revision', '0'
-    sets[#sets + 1], sets[#sets + 2] = 'opened_at', time_text(state[OPENED] * 1000)
+    local _, project, session_id = unpack_limit(names, 2, 0)
+    sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = 'project', project, 'session_id', session_id
+    sets[size + 5], sets[size + 6] = 'revision', '0'
+    sets[size + 7], sets[size + 8] = 'opened_at', time_text(state[OPENED] * 1000)
+    size = size + 8
   end
-  if new or state[LAST] ~= last_ms then
-    sets[#sets + 1], sets[#sets + 2] = 'last_activity_ms', text(state[LAST])
+  if state[LAST] ~= last_ms then
+    sets[size + 1], sets[size + 2] = 'last_activity_ms', format('%d', state[LAST])
   end
-  plan_sums(sets, sums, moved, new)
+  plan_sums(sets, sums, new)
   local truncated = state[FOLDED] > 0 or sums[TRUNCATED] > 0
-  if new or truncated ~= was_truncated then
+  if new or truncated ~= (was_folded or sums[TRUNCATED] > moved[TRUNCATED]) then
     sets[#sets + 1], sets[#sets + 2] = 'truncated', truncated and '1' or '0'
   end
   call('HSET', session_key, unpack(sets))
@@ -523,54 +571,73 @@ local function write(item, plan, state, stored, before, bounds)
   return transition
 end
 
-local function put(item)
-  local session_key, traces_key, models_key, traces = item[1], item[2], item[3], item[6]
+-- What :traces holds of the item's traces, by index; `take` adds what it applies by id.
+local function read_entries(at, count)
+  if count == 1 then
+    local _, id = unpack_limit(argument, 1, at)
+    return call('HMGET', traces_key, id)
+  end
+  local ids = {}
+  for index = 1, count do
+    local id, model_count, _
+    at, id, _, _, _, _, _, _, _, model_count = unpack_limit(argument, 9, at)
+    at = unpack_limit(argument, COUNTS + 7 * model_count, at)
+    ids[index] = id
+  end
+  return call('HMGET', traces_key, unpack(ids))
+end
+
+local function put(at)
+  local names, trace_count
+  at, session_key, names, trace_count = unpack_limit(argument, 3, at)
+  traces_key, models_key = session_key .. ':traces', session_key .. ':models'
+  moved, moved_models, rows, changed, exact, least_ms = nil, {}, {}, false, true, nil
   local stored = call('HMGET', session_key, '_s', '_c', '_d', '_u')
-  local state, user, leftovers
+  local state, leftovers
   if stored[1] then
-    state = {unpack_all(stored[1])}
-    user = stored[4] and {unpack_all(stored[4])}
+    state = {struct_unpack(STATE_FORMAT, stored[1])}
+    state[STATE_SIZE + 1] = nil  -- where struct.unpack stopped
   else
     state = {OPEN, 0, 0, 0, 0, 0, 0, 0, 0, 0}
     leftovers = call('EXISTS', traces_key, models_key) > 0
     if leftovers then
-      state[ENTRIES] = sweep(traces_key, models_key)
+      state[ENTRIES] = sweep()
     end
     stored = nil
   end
-  local ids = {}
-  for index = 1, #traces do
-    ids[index] = traces[index][1]
+  local last_ms, bounds = state[LAST], {state[STARTED], state[ENDED], stored and stored[4]}
+  local entry_of, outcomes, versions = read_entries(at, trace_count), {}, {}
+  for index = 1, trace_count do
+    at = take(at, entry_of, index, state, bounds, outcomes, versions)
   end
-  local entries = call('HMGET', traces_key, unpack(ids))
-  local before = {state[STARTED], state[ENDED], user, state[LAST]}
-  local bounds = {state[STARTED], state[ENDED], user}
-  local plan, outcomes, versions = apply(traces, entries, state, bounds)
-
-  plan.leftovers = leftovers
 
   local transition = NONE
-  if plan.changed then
-    transition = write(item, plan, state, stored, before, bounds)
-  elseif #plan.entries > 0 then
-    write_tombstones(item, plan, state, not stored)
+  if changed then
+    transition = write(names, state, stored, bounds, last_ms, leftovers)
+  elseif #rows > 0 then
+    write_tombstones(state, not stored)
   end
   local deadline_ms = 0
-  if state[STATUS] ~= CLOSED and (stored or plan.changed) then
+  if state[STATUS] ~= CLOSED and (stored or changed) then
     deadline_ms = min(state[LAST] + idle_timeout_ms, state[SINCE] + max_duration_ms)
   end
-  if outcomes then
-    return {transition, deadline_ms, outcomes, versions}
+  for index = 1, trace_count do
+    if outcomes[index] ~= APPLIED then
+      return {transition, deadline_ms, outcomes, versions}
+    end
   end
   return {transition, deadline_ms}
 end
 
 local replies = {}
-for index = 1, #items do
-  local done, reply = pcall(put, items[index])
+for index = 1, item_count do
+  local length
+  offset, length = unpack_limit(argument, 1, offset)
+  local done, reply = pcall(put, offset)
   if not done then
     reply = type(reply) == 'table' and reply.err or tostring(reply)
   end
   replies[index] = reply
+  offset = offset + length
 end
 return pack(replies)
