@@ -14,8 +14,8 @@ Does not:
   gets there, so `auto_offset_reset` never acts; the `highwater` shows it;
 * ListOffsets by time is by batch;
 * topics that don't exist are created with four partitions by whoever names them first, a consumer included;
-* the first member of a group waits five seconds for others, and a group whose last member has left takes up to
-  twenty to admit the next one;
+* a group makes its first member wait for others for half of its session time-out (23 s with 45 s), and one that its
+  last member has left takes up to twice that time-out to admit the next one;
 * OffsetFetch for a whole group (`list_consumer_group_offsets`) is answered in a form that aiokafka can't read.
 """
 

@@ -34,7 +34,8 @@ ALLOWED_SKEW_S: Final = 1.0
 SPANS_TOPIC: Final = "otlp_spans"
 SUMMARY_TOPIC: Final = "session_summaries"
 _TOPICS: Final = {SPANS_TOPIC: 4, SUMMARY_TOPIC: 1, "otlp_spans_dead_letter": 1}
-_READY_TIMEOUT_S: Final = 40.0  # joining the group alone takes 5 s on the embedded broker
+_SESSION_TIMEOUT_MS: Final = 6_000  # the embedded broker makes a group's first member wait for half of it
+_READY_TIMEOUT_S: Final = 30.0
 _ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 _PRODUCER_TIMEOUT_MS: Final = 5_000
 _CLIENT_STOP_S: Final = 2.0
@@ -143,6 +144,7 @@ class Stage:
             "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "AGGREGATOR_KAFKA__TOPICS": SPANS_TOPIC,
             "AGGREGATOR_KAFKA__SUMMARY_TOPIC": SUMMARY_TOPIC,
+            "AGGREGATOR_KAFKA__SESSION_TIMEOUT_MS": str(_SESSION_TIMEOUT_MS),
             "AGGREGATOR_REDIS__URL": self.valkey.url,
             "AGGREGATOR_SESSION__IDLE_TIMEOUT_S": f"{IDLE_TIMEOUT_S:g}",
             "AGGREGATOR_SESSION__ALLOWED_SKEW_S": f"{ALLOWED_SKEW_S:g}",

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 PROGRAM = "import asyncio, sys; from aggregator.embedded.demo import demo; sys.exit(asyncio.run(demo({})))"
 TOTAL = re.compile(
     r"total   (?P<sent>\d+) sessions? sent \((?P<closed>\d+) closed, (?P<open>\d+) open\), (?P<traces>[\d,]+) traces, "
     r"(?P<spans>[\d,]+) spans, (?P<tokens>[\d,]+) tokens, \$[\d.]+, \d+ errors?; "
-    r"Redis and summaries equal what was sent"
+    r"(?P<others>\d+ sessions? of other applications; )?Redis and summaries equal what was sent"
 )
 
 
@@ -51,6 +54,15 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> str:
     raise AssertionError(f"no {pattern!r} in:\n{seen}")
 
 
+def send_own_span(endpoint: str) -> None:
+    """What an application of the user's own sends."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")))
+    with provider.get_tracer("own").start_as_current_span("turn", attributes={"session.id": "mine"}):
+        pass
+    provider.shutdown()
+
+
 def children(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
     return [int(line) for line in found.stdout.split()]
@@ -65,14 +77,18 @@ def test_fifteen_seconds_end_with_totals_that_agree(tmp_path: Path) -> None:
     with running("seconds=15, http_port=0", tmp_path) as demo:
         introduction = read_until(demo, "after their last activity")
         started = children(demo.pid)
+        endpoint = re.search(r"OTEL_EXPORTER_OTLP_ENDPOINT=(http://127.0.0.1:\d+) ", introduction)
+        assert endpoint
+        send_own_span(endpoint[1])
         out, err = demo.communicate(timeout=90)
     assert (demo.returncode, err) == (0, "")
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:" in introduction
     assert "redis-cli -p " in introduction
     *lines, last = out.splitlines()
     total = TOTAL.fullmatch(last)
     assert total, last
     assert int(total["closed"]) == int(total["sent"]) > 3
+    assert total["others"] == "1 session of other applications; "
+    assert any(line.startswith("closed  default/mine: ") for line in lines)
     assert sum(line.startswith("closed  ") for line in lines) >= int(total["closed"])
     assert any(line.startswith("open    ") for line in lines)
     assert not [pid for pid in started if runs(pid)]
