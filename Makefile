@@ -65,6 +65,7 @@ lua:
 coverage: install fresh-core ## the tests with branch coverage; the core must be covered whole
 	@rm -f .coverage .coverage.*
 	@$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage report --skip-covered --show-missing
 	@$(PY) -m coverage report --include='aggregator/core/*' --fail-under=100 >/dev/null || { \
 	  echo "aggregator/core is not covered whole" >&2; exit 1; }
