@@ -185,7 +185,7 @@ class FakeSessionStore:
         if session:
             session.traces.update(fresh)
             if changing:
-                self._fold(session)
+                self._fold(session, fresh)
         elif fresh:
             self.tombstones.setdefault(put.ref, {}).update(fresh)
         return PutReply(outcomes, versions, transition, self._deadline_ms(session))
@@ -205,11 +205,12 @@ class FakeSessionStore:
         session.entered_ms = entered_ms
         return session, Transition.REOPENED
 
-    def _fold(self, session: FakeSession) -> None:
+    def _fold(self, session: FakeSession, fresh: Mapping[str, TracePut]) -> None:
         if len(session.traces) <= self.max_session_traces:
             return
-        oldest = sorted(session.traces.values(), key=lambda trace: (trace.changed_ms, trace.trace_id))
-        count = max(len(oldest) - self.max_session_traces, -(-self.max_session_traces // 10))
+        idle = [trace for trace in session.traces.values() if trace.trace_id not in fresh]
+        oldest = sorted(idle, key=lambda trace: (trace.changed_ms, trace.trace_id))
+        count = max(len(session.traces) - self.max_session_traces, -(-self.max_session_traces // 10))
         for trace in oldest[:count]:
             session.folded.append(session.traces.pop(trace.trace_id))
 

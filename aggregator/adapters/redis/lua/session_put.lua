@@ -217,12 +217,18 @@ local function merge_services(into, services)
   end
 end
 
--- Takes the entries that were changed longest ago out of :traces, a tenth of those allowed; their sums stay.
+-- Takes the entries that were changed longest ago out of :traces, a tenth of those allowed; their sums stay.  Those of
+-- this put stay too, however old: the put may be repeated, and must find that it has been done.
 local function fold(state)
-  local all, aged = call('HGETALL', traces_key), {}
+  local all, aged, fresh = call('HGETALL', traces_key), {}, {}
+  for index = 1, #rows, 2 do
+    fresh[rows[index]] = true
+  end
   for index = 1, #all, 2 do
     local changed_ms = tonumber(match(all[index + 1], '^{"_":%[%d+,(%d+)') or private_part(all[index + 1])[P_CHANGED])
-    aged[#aged + 1] = {changed_ms, all[index], all[index + 1]}
+    if not fresh[all[index]] then
+      aged[#aged + 1] = {changed_ms, all[index], all[index + 1]}
+    end
   end
   table.sort(aged, function(a, b)
     if a[1] ~= b[1] then
@@ -232,7 +238,8 @@ local function fold(state)
   end)
   local stored = call('HGET', session_key, '_f')
   local folded = stored and cmsgpack.unpack(stored) or {0, 0, {}, {}}
-  local count = max(#aged - max_session_traces, floor((max_session_traces + 9) / 10))
+  local entries = #all / 2
+  local count = min(#aged, max(entries - max_session_traces, floor((max_session_traces + 9) / 10)))
   for index = 1, count do
     local part = private_part(aged[index][3])
     local started = part[P_STARTED]
@@ -244,8 +251,10 @@ local function fold(state)
     merge_services(folded[4], part[P_SERVICES])
     call('HDEL', traces_key, aged[index][2])
   end
-  call('HSET', session_key, '_f', pack(folded))
-  state[ENTRIES] = #aged - count
+  if count > 0 then
+    call('HSET', session_key, '_f', pack(folded))
+  end
+  state[ENTRIES] = entries - count
   state[FOLDED] = state[FOLDED] + count
 end
 
