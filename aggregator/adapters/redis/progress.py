@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aggregator.adapters.redis.connections import Command, Connections, Items
+from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.scripts import PROGRESS_WRITE, pack
 from aggregator.core.errors import CorruptState

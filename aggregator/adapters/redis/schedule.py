@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from aggregator.adapters.redis.connections import Command, Connections, Items
+from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.scripts import SCHEDULE_MOVE, pack
 from aggregator.core.model import SessionRef

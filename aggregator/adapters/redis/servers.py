@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from aggregator.adapters.redis.connections import Connections, packed
+from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.failures import translated
+from aggregator.adapters.redis.wire import packed
 
 
 class Eviction(StrEnum):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgpack  # type: ignore[import-untyped]
 
-from aggregator.adapters.redis.connections import Connections, Items
+from aggregator.adapters.redis.calls import Connections, Items
 from aggregator.adapters.redis.keys import Keys, SessionKeys
 from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, pack, pack_flat
 from aggregator.core.errors import CorruptState

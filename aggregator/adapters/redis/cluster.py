@@ -1,0 +1,104 @@
+"""A Redis or Valkey Cluster: redis-py keeps its topology, moved keys are followed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, SlotNotCoveredError
+
+from aggregator.adapters.redis.calls import Connections
+from aggregator.adapters.redis.failures import translated
+from aggregator.adapters.redis.wire import FOREIGN, Node, exchange_on, packed
+
+_MOST_HOPS: Final = 5
+"""A key that moves is asked for at most so often before the whole call is left to be repeated."""
+
+
+class _Member:
+    """One node of a Cluster."""
+
+    def __init__(self, node: ClusterNode, way: ClusterRedis) -> None:
+        self.node: Final = node
+        self.address: Final = node.name
+        self._way = way
+
+    async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        try:
+            connection = self.node.acquire_connection()
+            try:
+                return await exchange_on(connection, commands)
+            finally:
+                self.node.release(connection)
+        except FOREIGN as error:
+            self._way.forget_topology()
+            raise translated(error, self.address) from error
+
+
+class ClusterRedis(Connections):
+    """A Redis or Valkey Cluster."""
+
+    spread = True
+
+    def __init__(self, client: RedisCluster, address: str) -> None:
+        super().__init__(address)
+        self._client = client
+        self._stale = False
+
+    def forget_topology(self) -> None:
+        """Ask the Cluster anew where slots are, before the next call."""
+        self._stale = True
+
+    async def nodes(self) -> Sequence[Node]:
+        await self._refresh()
+        return [_Member(node, self) for node in self._client.get_primaries()]
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _refresh(self) -> None:
+        try:
+            await self._client.initialize()
+            if self._stale:
+                await self._client.nodes_manager.initialize()
+                self._stale = False
+        except FOREIGN as error:
+            raise translated(error, self.address) from error
+
+    async def _placed(self, keys: Sequence[str]) -> list[tuple[Node, list[int]]]:
+        await self._refresh()
+        find = self._client.nodes_manager.get_node_from_slot
+        places: dict[ClusterNode, list[int]] = {}
+        for index, key in enumerate(keys):
+            try:
+                places.setdefault(find(key_slot(key.encode())), []).append(index)
+            except SlotNotCoveredError as error:
+                self._stale = True
+                raise translated(error, self.address) from error
+        return [(_Member(node, self), indexes) for node, indexes in places.items()]
+
+    async def _redirected(self, node: Node, command: bytes) -> Any:
+        """Follow the Cluster's answers; ASKING travels on the connection of the command that it is for."""
+        answer: Any = None
+        asking: list[bytes] = []
+        for _ in range(_MOST_HOPS):
+            answer = (await node.exchange([*asking, command]))[-1]
+            asking = []
+            if isinstance(answer, AskError):
+                asking = [packed("ASKING")]
+            elif isinstance(answer, MovedError):
+                self._stale = True
+            else:
+                return answer
+            found = self._client.get_node(host=answer.host, port=answer.port)
+            if found is None:
+                self._stale = True
+                await self._refresh()
+                found = self._client.get_node(host=answer.host, port=answer.port)
+            if found is None:
+                return answer
+            node = _Member(found, self)
+        return answer

@@ -1,0 +1,250 @@
+"""What becomes of failures of one server: translated once, never half read, mended where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aggregator.adapters.redis.connections import Connections, SingleRedis, connect
+from aggregator.adapters.redis.keys import Keys
+from aggregator.adapters.redis.progress import RedisProgress
+from aggregator.adapters.redis.schedule import RedisSchedule
+from aggregator.adapters.redis.servers import Eviction, servers
+from aggregator.adapters.redis.sessions import RedisSessions
+from aggregator.adapters.redis.traces import RedisTraces
+from aggregator.core.errors import ConfigurationError, CorruptState, FatalError, StoreUnavailable
+from aggregator.core.model import Partition
+from aggregator.ports import ClaimOutcome, PutOutcome, SessionPut, StoredTrace, TraceWrite
+from tests.contract.builders import T0_MS, ref, trace_id, trace_put
+from tests.redis_servers import RedisServer, free_port
+
+KEYS = Keys()
+S, OTHER = ref("s-1"), ref("s-2")
+
+
+def sessions_on(connections: Connections) -> RedisSessions:
+    return RedisSessions(
+        connections, KEYS, idle_timeout_ms=10, max_duration_ms=1000, retention_ms=1000, max_session_traces=10
+    )
+
+
+def write(number: int, state: bytes = b"state") -> TraceWrite:
+    return TraceWrite(trace_id(number), 0, 1, state, 60_000)
+
+
+@pytest.fixture
+async def connections(redis_server: RedisServer) -> AsyncIterator[Connections]:
+    made = connect(redis_server.url)
+    yield made
+    await made.close()
+
+
+async def test_a_flushed_script_cache_goes_unnoticed(connections: Connections, redis_server: RedisServer) -> None:
+    traces = RedisTraces(connections, KEYS)
+    for number in range(2):
+        with redis_server.client() as client:
+            client.script_flush()
+        assert await traces.store([write(number * 1000 + index) for index in range(250)]) == [None] * 250
+
+
+async def test_one_foreign_key_fails_alone_and_is_named(connections: Connections, redis_server: RedisServer) -> None:
+    store = sessions_on(connections)
+    with redis_server.client() as client:
+        client.set(KEYS.session(OTHER).traces, "not a hash")
+    puts = [SessionPut(who, [trace_put(1, 1)]) for who in (OTHER, S)]
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-2\}"):
+        await store.put(puts)
+    with redis_server.client() as client:
+        assert client.hget(KEYS.session(S).session, "trace_count") == b"1"
+        assert client.keys(f"{KEYS.session(OTHER).session}*") == [KEYS.session(OTHER).traces.encode()]
+
+
+async def test_values_of_another_make_are_named(connections: Connections, redis_server: RedisServer) -> None:
+    traces, progress, schedule = (
+        RedisTraces(connections, KEYS),
+        RedisProgress(connections, KEYS),
+        RedisSchedule(connections, KEYS),
+    )
+    store = sessions_on(connections)
+    with redis_server.client() as client:
+        client.hset(KEYS.trace(trace_id(1)), "s", "nonsense")
+        client.hset(KEYS.progress, "t/0", "soon")
+        client.zadd(KEYS.due(0), {"nonsense": 1})
+        client.set(KEYS.due(1), "x")
+        client.hset(KEYS.session(S).session, mapping={"_s": "nonsense"})
+    with pytest.raises(CorruptState, match="agg:trace"):
+        await traces.load([trace_id(1)])
+    with pytest.raises(CorruptState, match="agg:progress"):
+        await progress.read([Partition("t", 0)])
+    with pytest.raises(CorruptState, match="agg:due:0"):
+        await schedule.due([0], watermark_ms=5, limit=5)
+    with pytest.raises(CorruptState, match="agg:due:1"):
+        await schedule.count([1])
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}"):
+        await store.claim([S], watermark_ms=T0_MS)
+    with redis_server.client() as client:
+        client.flushall()
+    await store.put([SessionPut(S, [trace_put(1, 1)])])
+    with redis_server.client() as client:
+        client.hset(KEYS.session(S).traces, trace_id(1).hex(), "[")
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}"):
+        await store.put([SessionPut(S, [trace_put(1, 2)])])
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}"):
+        await store.claim([S], watermark_ms=T0_MS + 10)
+
+
+async def test_nobody_listens() -> None:
+    port = free_port()
+    connections = connect(f"redis://:secret@127.0.0.1:{port}/0")
+    with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}") as caught:
+        await RedisTraces(connections, KEYS).store([write(1)])
+    assert "secret" not in str(caught.value)
+    await connections.close()
+
+
+async def test_a_restart_is_survived_and_can_be_noticed(redis_server: RedisServer, connections: Connections) -> None:
+    traces = RedisTraces(connections, KEYS)
+    assert await traces.store([write(1)]) == [None]
+    before = await servers(connections)
+    redis_server.stop()
+    with pytest.raises(StoreUnavailable):
+        await traces.store([write(1)])
+    redis_server.start()
+    assert await traces.load([trace_id(1)]) == [StoredTrace(0, b"")]
+    assert await traces.store([write(1)]) == [None]
+    after = await servers(connections)
+    assert before[0].run_id != after[0].run_id
+    assert before[0].version == after[0].version
+
+
+async def test_a_full_server_is_away_until_it_has_room(connections: Connections, redis_server: RedisServer) -> None:
+    store, traces, schedule = sessions_on(connections), RedisTraces(connections, KEYS), RedisSchedule(connections, KEYS)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1")
+        try:
+            for work in (
+                store.put([SessionPut(S, [trace_put(1, 1)])]),
+                traces.store([write(1)]),
+                schedule.add([(S, 5)]),
+            ):
+                with pytest.raises(StoreUnavailable, match="used memory"):
+                    await work
+        finally:
+            client.config_set("maxmemory", "0")
+    assert (await store.put([SessionPut(S, [trace_put(1, 1)])]))[0].outcomes == [PutOutcome.APPLIED]
+
+
+async def test_a_replica_is_away(connections: Connections, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.replicaof("127.0.0.1", free_port())
+        try:
+            with pytest.raises(StoreUnavailable):
+                await RedisTraces(connections, KEYS).store([write(1)])
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+async def test_a_busy_server_times_out_and_its_late_answer_reaches_nobody(redis_server: RedisServer) -> None:
+    connections = connect(redis_server.url, socket_timeout_s=0.3)
+    traces = RedisTraces(connections, KEYS)
+    assert await traces.store([write(1)]) == [None]
+    with redis_server.client() as client:
+        client.execute_command("CLIENT", "PAUSE", 900)
+        with pytest.raises(StoreUnavailable):
+            await traces.store([write(1, b"other")])
+        client.execute_command("CLIENT", "UNPAUSE")
+    assert await traces.load([trace_id(1), trace_id(2)]) == [StoredTrace(1, b"state"), StoredTrace(0, b"")]
+    await connections.close()
+
+
+async def test_a_cancelled_call_leaves_no_answer_behind(connections: Connections, redis_server: RedisServer) -> None:
+    traces = RedisTraces(connections, KEYS)
+    await traces.store([write(1), write(2, b"two")])
+    with redis_server.client() as client:
+        client.execute_command("CLIENT", "PAUSE", 500, "ALL")
+        task = asyncio.create_task(traces.load([trace_id(1)] * 50))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        client.execute_command("CLIENT", "UNPAUSE")
+    assert await traces.load([trace_id(2)]) == [StoredTrace(1, b"two")]
+
+
+async def test_many_tasks_share_the_way(connections: Connections) -> None:
+    traces = RedisTraces(connections, KEYS)
+    done = await asyncio.gather(*(traces.store([write(number, b"%d" % number)]) for number in range(40)))
+    assert done == [[None]] * 40
+    loaded = await asyncio.gather(*(traces.load([trace_id(number)]) for number in range(40)))
+    assert [found[0].state for found in loaded] == [b"%d" % number for number in range(40)]
+
+
+async def test_a_wrong_password_is_a_matter_of_settings(redis_server: RedisServer) -> None:
+    connections = connect(f"redis://nobody:wrong@127.0.0.1:{redis_server.port}/0")
+    with pytest.raises(ConfigurationError, match=r"redis\.url") as caught:
+        await servers(connections)
+    assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+    await connections.close()
+
+
+def test_an_unreadable_url_is_a_matter_of_settings_and_not_quoted() -> None:
+    for cluster in (False, True):
+        with pytest.raises(ConfigurationError) as caught:
+            connect("http://user:secret@host:6379", cluster=cluster)
+        assert "secret" not in str(caught.value)
+
+
+async def test_what_no_repeating_mends_is_fatal(redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "+@all", "-evalsha", "~*")
+    connections = connect(f"redis://weak:pw@127.0.0.1:{redis_server.port}/0")
+    with pytest.raises(FatalError, match="evalsha"):
+        await RedisTraces(connections, KEYS).store([write(1)])
+    await connections.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit", "eviction"),
+    [
+        ("noeviction", "100mb", Eviction.NOTHING),
+        ("allkeys-lru", "0", Eviction.NOTHING),
+        ("allkeys-lru", "100mb", Eviction.ANYTHING),
+        ("volatile-ttl", "100mb", Eviction.EXPIRING),
+    ],
+)
+async def test_what_a_server_says_of_itself(
+    connections: Connections, redis_server: RedisServer, policy: str, limit: str, eviction: Eviction
+) -> None:
+    assert isinstance(connections, SingleRedis)
+    with redis_server.client() as client:
+        try:
+            client.config_set("maxmemory", limit)
+            client.config_set("maxmemory-policy", policy)
+            (server,) = await servers(connections)
+        finally:
+            client.config_set("maxmemory", "0")
+            client.config_set("maxmemory-policy", "noeviction")
+    assert server.address == f"127.0.0.1:{redis_server.port}"
+    assert server.software == ("valkey" if "valkey" in redis_server.program else "redis")
+    assert int(server.version.split(".")[0]) >= 7
+    assert (server.cluster, server.role, server.maxmemory_policy) == (False, "master", policy)
+    assert server.eviction is eviction
+
+
+async def test_leftovers_of_an_evicted_session_do_not_count(
+    connections: Connections, redis_server: RedisServer
+) -> None:
+    """A server that evicts may take the hash and leave the rest; the session then starts anew with what comes."""
+    store = sessions_on(connections)
+    await store.put([SessionPut(S, [trace_put(1, 1), trace_put(2, 1)])])
+    with redis_server.client() as client:
+        client.delete(KEYS.session(S).session)
+    await store.put([SessionPut(S, [trace_put(1, 1)])])
+    (claim,) = await store.claim([S], watermark_ms=T0_MS + 10)
+    assert claim.outcome is ClaimOutcome.CLAIMED
+    assert claim.rollup is not None
+    assert claim.rollup.counts.trace_count == 1
+    assert len(claim.rollup.trace_entries) == 1
+    assert claim.rollup.models == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]}
