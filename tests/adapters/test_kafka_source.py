@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
@@ -17,6 +21,7 @@ from aggregator.adapters.kafka.consumer import SourceOptions
 from aggregator.adapters.kafka.source import KafkaSource, OffsetReset
 from aggregator.core.errors import BrokerUnavailable, ConfigurationError, FatalError, StoreUnavailable
 from aggregator.core.model import Partition
+from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.process import LOCALHOST, free_port
 from aggregator.ports import InputRecord
 from tests.kafka_servers import Broker
@@ -508,6 +513,58 @@ async def test_records_that_expired_unread_are_reported(apache_kafka: Broker) ->
         assert values(await reader.read(2)) == [b"4", b"5"]
         assert reader.resets == [OffsetReset(partition, 1, 4, 6)]
         assert not reader.resets[0].recreated
+
+
+async def test_brokers_that_do_not_answer_do_not_move_time(apache_kafka: Broker) -> None:
+    topic = await apache_kafka.create_topic()
+    partition = Partition(topic, 0)
+    async with reading(apache_kafka, topics=[topic], ask_timeout_s=1) as reader:
+        await reader.until(lambda: partition in reader.source.heads())
+        os.kill(apache_kafka.pid, signal.SIGSTOP)
+        try:
+            await reader.source.fetch(max_records=1, timeout_s=0.3)  # an answer may have been on its way
+            before = reader.source.heads()
+            began = time.monotonic()
+            assert (await reader.source.fetch(max_records=1, timeout_s=1.5)).records == {}
+            assert time.monotonic() - began < 2
+            assert reader.source.heads() == before
+            for question in (reader.source.commit({partition: 0}), reader.source.committed([partition])):
+                with pytest.raises(BrokerUnavailable):
+                    await question
+        finally:
+            os.kill(apache_kafka.pid, signal.SIGCONT)
+        await produce(apache_kafka, topic, b"a")
+        assert values(await reader.read(1)) == [b"a"]
+        await reader.until(lambda: partition in reader.source.heads() and reader.source.heads() != before)
+
+
+def test_it_runs_on_uvloop(kafka_broker: Broker) -> None:
+    async def read() -> list[bytes | None]:
+        assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        topic = await kafka_broker.create_topic()
+        await produce(kafka_broker, topic, b"a", b"b")
+        async with reading(kafka_broker, topics=[topic]) as reader:
+            came = values(await reader.read(2))
+            await reader.source.commit({Partition(topic, 0): 2})
+            return came
+
+    with ThreadPoolExecutor(1) as pool:  # pytest keeps a loop of another kind in this thread
+        assert pool.submit(uvloop.run, read()).result() == [b"a", b"b"]
+
+
+async def test_a_cluster_that_creates_topics_is_given_time_to() -> None:
+    async with EmbeddedBroker() as broker:
+        options = SourceOptions(
+            bootstrap_servers=broker.bootstrap_servers, group_id="g", topics=["made-by-asking"], ask_timeout_s=1
+        )
+        source = KafkaSource(options, Listener())
+        await source.start()
+        try:
+            assert {partition.topic for partition in await source.input_partitions()} == {"made-by-asking"}
+        finally:
+            began = time.monotonic()
+            await source.close()  # joining takes five seconds there
+            assert time.monotonic() - began < 2
 
 
 async def test_a_missing_topic_names_the_setting_and_the_remedy(apache_kafka: Broker) -> None:

@@ -34,7 +34,10 @@ class SourceOptions:
     """What is read and how; give either `topics` or a `pattern` (a regular expression, matched from the start).
 
     Memory: per broker at most `fetch_max_bytes` are fetched ahead and as much is on its way (Kafka exceeds it only for
-    a single larger record); `partition_fetch_bytes` keeps one busy partition from taking all of it.
+    a single larger record); `partition_fetch_bytes` keeps one busy partition from taking all of it.  Larger answers
+    are no faster: those of 8 MB cost the client half as much again per record as those of 4 MB.
+    `check_crcs` costs some 0.4 µs per kilobyte, near half of all that reading costs; without it a record that was
+    spoilt on the way or on a disk is dead-lettered at best and believed at worst.
     `fetch_wait_ms` is how long a broker holds back an empty answer, hence how often an idle partition moves time.
     `session_timeout_ms` is how long a dead worker's partitions stay unread; heartbeats come ten times in it.
     `rebalance_timeout_ms` is how long the group waits for a member that finishes its work in flight; joining takes as
@@ -50,8 +53,9 @@ class SourceOptions:
     topics: Sequence[str] = ()
     pattern: str | None = None
     client_id: str = "session-aggregator"
-    fetch_max_bytes: int = 16 * 1024 * 1024
-    partition_fetch_bytes: int = 4 * 1024 * 1024
+    fetch_max_bytes: int = 4 * 1024 * 1024
+    partition_fetch_bytes: int = 1024 * 1024
+    check_crcs: bool = True
     fetch_wait_ms: int = 500
     session_timeout_ms: int = 45_000
     rebalance_timeout_ms: int = 30_000
@@ -82,6 +86,7 @@ class GroupConsumer:
             partition_assignment_strategy=(RoundRobinPartitionAssignor,),
             fetch_max_bytes=options.fetch_max_bytes,
             max_partition_fetch_bytes=min(options.partition_fetch_bytes, options.fetch_max_bytes),
+            check_crcs=options.check_crcs,
             fetch_max_wait_ms=options.fetch_wait_ms,
             session_timeout_ms=options.session_timeout_ms,
             heartbeat_interval_ms=max(options.session_timeout_ms // 10, 100),
@@ -104,14 +109,28 @@ class GroupConsumer:
             self._consumer.subscribe(topics=list(self._options.topics), listener=listener)
 
     async def stop(self) -> bool:
-        """Leave the group and disconnect; False where that took longer than `ask_timeout_s` and was left undone."""
+        """Leave the group and disconnect; False where it was only disconnected after `ask_timeout_s`.
+
+        A member that is just joining hears nothing, and can't leave, until all others have joined.
+        """
         self.wake()
         try:
             async with asyncio.timeout(self._options.ask_timeout_s):
                 await self._consumer.stop()
         except TimeoutError:
+            await self._disconnect()
             return False
         return True
+
+    async def _disconnect(self) -> None:
+        """What is left of aiokafka's `stop` after it was cancelled while it waited for its coordinator."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001
+        if coordinator is not None:
+            await coordinator._stop_heartbeat_task()  # noqa: SLF001
+            await coordinator._stop_commit_offsets_refresh_task()  # noqa: SLF001
+        if self._consumer._fetcher is not None:  # noqa: SLF001
+            await self._consumer._fetcher.close()  # noqa: SLF001
+        await self._consumer._client.close()  # noqa: SLF001
 
     # --- records ---------------------------------------------------------------------------------------------------
 

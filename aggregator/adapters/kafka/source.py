@@ -87,8 +87,9 @@ class KafkaSource:
     happens to what `on_revoked` commits when the topics that match a pattern change: aiokafka has dropped the old
     assignment by then.
     While brokers are away `fetch` finds no records and `heads` stand still; only questions raise `BrokerUnavailable`.
-    What the listener raises comes out of `fetch`.  After a `TransientError` of `on_assigned` the next `fetch` calls it
-    again; one of `on_revoked` is logged, the partitions go anyway and their next owner reads the rest.
+    The listener is told of every assignment, of an empty one too.  What it raises comes out of `fetch`.  After a
+    `TransientError` of `on_assigned` the next `fetch` calls it again; one of `on_revoked` is logged, the partitions go
+    anyway and their next owner reads the rest.
     """
 
     def __init__(
