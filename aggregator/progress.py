@@ -123,7 +123,10 @@ class PartitionProgress:
         return {partition: owned.epoch for partition, owned in self._owned.items()}
 
     async def start(self) -> None:
-        """Decide where each unstarted partition begins, write that down and seek there."""
+        """Decide where the unstarted partitions begin, write that down and seek there.
+
+        Those whose progress changes meanwhile stay unstarted.
+        """
         partitions = sorted(self.unstarted)
         applied = await self._store.read(partitions)
         committed = await self._source.committed(partitions)
@@ -138,10 +141,13 @@ class PartitionProgress:
                 end=ends[partition],
                 rewind_on_loss=self._rewind_on_loss,
             )
-        await self._store.reset({partition: start.offset for partition, start in starts.items()})
+        # Compared with what was just read: a loss in between must not be painted over.
+        refused = await self._store.write(
+            {who: Applied(applied[who][0], start.offset, None) for who, start in starts.items()}
+        )
         for partition, start in starts.items():
-            if partition not in self.unstarted:
-                continue  # given up while we asked
+            if partition in refused or partition not in self.unstarted:
+                continue  # decided anew by the next call, or given up while we asked
             self._begin(partition, start, announced_ms=applied[partition][1] or 0, committed=committed.get(partition))
 
     def _begin(self, partition: Partition, start: Start, *, announced_ms: int, committed: int | None) -> None:

@@ -7,7 +7,7 @@ looks like from outside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,10 +148,15 @@ class Crash(Exception):  # noqa: N818 - it is no error of the program
 
 
 class Faults:
-    """Decides at each call of a port what happens to it; counts calls so that every step can be hit."""
+    """Decides at each call of a port what happens to it; counts calls so that every step can be hit.
 
-    def __init__(self, plan: Mapping[int, str]) -> None:
-        self._plan = plan  # call number -> "before" | "after" | "middle"
+    The plan says for a call's number: fail "before" it is done, "after", in the "middle" of its list, or "lose" all
+    that the stores hold and go on.
+    """
+
+    def __init__(self, plan: Mapping[int, str], lose: Callable[[], Awaitable[None]]) -> None:
+        self._plan = plan
+        self.lose = lose
         self.calls = 0
 
     def next(self) -> str | None:
@@ -177,6 +182,9 @@ class Faulty:
             fault = self._faults.next()
             if fault == "before":
                 raise self._raises()
+            if fault == "lose":
+                await self._faults.lose()
+                return await method(*args, **kwargs)
             if fault == "middle" and args and isinstance(args[0], list):
                 await method(args[0][: len(args[0]) // 2], *args[1:], **kwargs)
                 raise self._raises()

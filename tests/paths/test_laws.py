@@ -17,6 +17,7 @@ from tests.paths.worlds import (
     World,
     assert_equals_oracle,
     finish,
+    latest_summaries,
     live,
 )
 from tests.workloads import Record, Workload, layouts, workloads
@@ -25,17 +26,16 @@ PARTITIONS = 4
 
 
 def fresh_world() -> World:
+    traces, schedule, progress = FakeTraceStore(), FakeSchedule(closing_shards=SHARDS), FakeProgress()
+    sessions = FakeSessionStore(idle_timeout_ms=IDLE_MS, max_duration_ms=10**12, max_session_traces=1000)
+
+    async def lose() -> None:
+        for content in (traces.states, sessions.sessions, schedule.entries, progress.offsets, progress.marks):
+            content.clear()
+        sessions.tombstones.clear()
+
     return World(
-        stores=Stores(
-            traces=FakeTraceStore(),
-            sessions=FakeSessionStore(
-                idle_timeout_ms=IDLE_MS,
-                max_duration_ms=10**12,
-                max_session_traces=1000,
-            ),
-            schedule=FakeSchedule(closing_shards=SHARDS),
-            progress=FakeProgress(),
-        )
+        stores=Stores(traces=traces, sessions=sessions, schedule=schedule, progress=progress, lose=lose),
     )
 
 
@@ -89,6 +89,14 @@ def test_each_single_step_may_be_the_last(workload: Workload, data: st.DataObjec
     while asyncio.run(crashed_at(step)):
         step += 1
     assert step > 8, "a run makes more calls than that: where have the faults gone?"
+
+
+@given(workloads(partitions=PARTITIONS), st.integers(0, 60), lives())
+def test_a_store_that_loses_everything_is_filled_again(workload: Workload, step: int, before: Life) -> None:
+    """Whenever the stores are emptied, the log is read again; what is published last is whole."""
+    losing = Life(assigned=[list(range(PARTITIONS))], plans=[{step: "lose"}], crash=False)
+    world = asyncio.run(run(workload.records, [before, losing]))
+    assert_equals_oracle(world, workload.records, latest_summaries(world))
 
 
 @given(workloads(partitions=PARTITIONS), st.data())
