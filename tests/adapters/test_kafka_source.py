@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import signal
 import time
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 import uvloop
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
+from aggregator.adapters.kafka import source
 from aggregator.adapters.kafka.consumer import SourceOptions
 from aggregator.adapters.kafka.source import KafkaSource, OffsetReset
 from aggregator.core.errors import BrokerUnavailable, ConfigurationError, FatalError, StoreUnavailable
@@ -191,21 +194,24 @@ async def test_the_head_of_an_idle_partition_moves_and_that_of_a_paused_one_does
         assert reader.source.heads()[partition].end_offset == 3
 
 
-async def test_an_answer_that_lay_unread_does_not_move_time(kafka_broker: Broker) -> None:
+async def test_an_answer_that_lay_unread_does_not_move_time(
+    kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_PROMPT_ANSWER_MS", 1_000)
     topic = await kafka_broker.create_topic()
     partition = Partition(topic, 0)
-    async with reading(kafka_broker, topics=[topic], fetch_wait_ms=2_000, session_timeout_ms=30_000) as reader:
+    async with reading(kafka_broker, topics=[topic], fetch_wait_ms=600, session_timeout_ms=30_000) as reader:
         await reader.until(lambda: partition in reader.source.heads())
         await asyncio.sleep(0.3)  # the next request is with the broker now
         before = reader.source.heads()[partition]
-        time.sleep(6)  # noqa: ASYNC251 - stands for a process that is suspended
+        time.sleep(2)  # noqa: ASYNC251 - stands for a process that is suspended
         suspended_until_ms = time.time() * 1000
         seen: list[int] = []
         while not seen or seen[-1] == before.polled_ms:
             await reader.source.fetch(max_records=1, timeout_s=0.05)
             seen.append(reader.source.heads()[partition].polled_ms)
         assert seen[0] == before.polled_ms
-        assert seen[-1] > suspended_until_ms + 1_000, "only the answer to a request made afterwards is believed"
+        assert seen[-1] > suspended_until_ms + 400, "only the answer to a request made afterwards is believed"
 
 
 async def test_positions_pass_transaction_markers_and_aborted_records(apache_kafka: Broker) -> None:
@@ -381,10 +387,10 @@ async def test_a_rebalance_while_paused_stays_paused(kafka_broker: Broker) -> No
 
 async def test_a_paused_member_stays_in_the_group(kafka_broker: Broker) -> None:
     topic = await kafka_broker.create_topic()
-    async with reading(kafka_broker, topics=[topic], session_timeout_ms=6_000) as reader:
+    async with reading(kafka_broker, topics=[topic], session_timeout_ms=2_000) as reader:
         await reader.joined()
         reader.source.pause()
-        until = time.monotonic() + 8
+        until = time.monotonic() + 4
         while time.monotonic() < until:
             await reader.source.fetch(max_records=1, timeout_s=1)
         assert [what for what, _ in reader.listener.told] == ["assigned"]
@@ -438,6 +444,34 @@ async def test_what_the_listener_raises_comes_out_of_fetch(kafka_broker: Broker)
             await joining
     finally:
         await reader.source.close()
+
+
+async def test_a_group_that_deals_otherwise_is_a_wrong_setting(apache_kafka: Broker) -> None:
+    topic = await apache_kafka.create_topic()
+    other = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=apache_kafka.bootstrap_servers,
+        group_id=topic,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+    )
+    await other.start()
+    try:
+        async with reading(apache_kafka, topics=[topic], group_id=topic) as reader:
+            with pytest.raises(ConfigurationError, match="AGGREGATOR_KAFKA__GROUP_ID"):
+                await reader.joined()
+    finally:
+        await other.stop()
+
+
+@pytest.mark.parametrize("task", ["_fetcher._fetch_task", "_coordinator._coordination_task"])
+async def test_a_task_of_aiokafka_that_died_ends_the_worker(kafka_broker: Broker, task: str) -> None:
+    topic = await kafka_broker.create_topic()
+    async with reading(kafka_broker, topics=[topic], ask_timeout_s=2) as reader:
+        await reader.joined()
+        assert reader.source._started
+        operator.attrgetter(f"_consumer.{task}")(reader.source._started).cancel()
+        with pytest.raises(FatalError, match="restart the worker"):
+            await reader.until(lambda: False)
 
 
 async def test_new_partitions_are_noticed(kafka_broker: Broker) -> None:
@@ -557,13 +591,13 @@ async def test_a_cluster_that_creates_topics_is_given_time_to() -> None:
         options = SourceOptions(
             bootstrap_servers=broker.bootstrap_servers, group_id="g", topics=["made-by-asking"], ask_timeout_s=1
         )
-        source = KafkaSource(options, Listener())
-        await source.start()
+        asking = KafkaSource(options, Listener())
+        await asking.start()
         try:
-            assert {partition.topic for partition in await source.input_partitions()} == {"made-by-asking"}
+            assert {partition.topic for partition in await asking.input_partitions()} == {"made-by-asking"}
         finally:
             began = time.monotonic()
-            await source.close()  # joining takes five seconds there
+            await asking.close()  # joining takes five seconds there
             assert time.monotonic() - began < 2
 
 
@@ -580,12 +614,12 @@ async def test_a_missing_topic_names_the_setting_and_the_remedy(apache_kafka: Br
 async def test_an_unreachable_broker_is_transient() -> None:
     address = f"{LOCALHOST}:{free_port()}"
     options = SourceOptions(bootstrap_servers=address, group_id="g", topics=["t"])
-    source = KafkaSource(options, Listener())
+    lonely = KafkaSource(options, Listener())
     with pytest.raises(BrokerUnavailable, match=address):
-        await source.start()
+        await lonely.start()
     with pytest.raises(BrokerUnavailable):
-        await source.fetch(max_records=1, timeout_s=0)
-    await source.close()
+        await lonely.fetch(max_records=1, timeout_s=0)
+    await lonely.close()
 
 
 def test_topics_or_a_pattern() -> None:
