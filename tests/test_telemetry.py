@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -13,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+import aggregator
 from aggregator.telemetry import (
     Event,
     Metrics,
@@ -174,7 +177,7 @@ def test_json_lines_carry_event_level_time_and_fields() -> None:
     configure_logging("info", "auto", out)
     log = get_logger(stage=Stage.DECODE)
     log.info(Event.WORKER_STARTED, version="1")
-    log.debug(Event.SESSION_CLOSED)
+    log.debug(Event.WORKER_READY)
     logging.getLogger("aiokafka").warning("a library says %s", "so")
     logging.getLogger("aiokafka").info("chatter")
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
@@ -199,9 +202,9 @@ def test_an_exception_is_one_line_of_json() -> None:
 def test_text_is_for_people() -> None:
     out = io.StringIO()
     configure_logging("info", "text", out)
-    get_logger().warning(Event.REDIS_EVICTS, policy="allkeys-lru")
-    assert "redis_evicts" in out.getvalue()
-    assert "policy=allkeys-lru" in out.getvalue()
+    get_logger().warning(Event.RETRYING, operation="store", error="redis is away")
+    assert "retrying" in out.getvalue()
+    assert "operation=store" in out.getvalue()
 
 
 @pytest.mark.usefixtures("logging_restored")
@@ -228,3 +231,11 @@ def test_rejects_are_logged_once_per_reason_and_interval_and_all_are_counted(tic
         ("not_json", 101, 99),
         ("not_json", None, 1),
     ]
+
+
+def test_the_catalogue_holds_nothing_that_is_never_said_or_counted() -> None:
+    package = Path(aggregator.__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    assert [event for event in Event if f"Event.{event.name}" not in code] == []
+    counting = [name for name in vars(Metrics) if not name.startswith("_")]
+    assert [name for name in counting if not re.search(rf"metrics\.{name}\b", code)] == []

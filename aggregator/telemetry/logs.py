@@ -37,7 +37,6 @@ class Event(StrEnum):
     REVOKED_UNFINISHED = "revoked_unfinished"  # partitions, unfinished
     PARTITION_STARTED = "partition_started"  # topic, partition, offset, why
     TOPIC_CREATED = "topic_created"  # topic, partitions
-    TOPIC_MISSING = "topic_missing"  # topic
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
     RECORDS_EXPIRED = "records_expired"  # topic, partition, offset, beginning_offset
     COMMIT_PASSED_OVER = "commit_passed_over"  # partitions, error
@@ -46,12 +45,9 @@ class Event(StrEnum):
     DEAD_LETTER_CUT = "dead_letter_cut"  # topic, partition, offset, bytes
 
     REDIS_CONNECTED = "redis_connected"  # version, cluster
-    REDIS_EVICTS = "redis_evicts"  # policy
-    SCRIPTS_RELOADED = "scripts_reloaded"
     STATE_LOST = "state_lost"  # topic, partition, expected, found
 
     RECORD_REJECTED = "record_rejected"  # topic, partition, offset, reason, detail, partial, suppressed
-    SESSION_CLOSED = "session_closed"  # project, session_id, revision, reason (debug)
 
 
 def configure_logging(level: str, style: str = "auto", stream: TextIO | None = None) -> None:
