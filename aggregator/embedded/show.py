@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from aggregator.core.model import SessionRef
-from aggregator.embedded.ledger import Ledger, differences
-from aggregator.embedded.process import LOCALHOST
+from aggregator.embedded.ledger import Figures, Ledger, differences
+from aggregator.embedded.process import LOCALHOST, EmbeddedError
 from aggregator.embedded.screen import Screen, counted, figures_text, screen_for_stdout
-from aggregator.embedded.stage import ALLOWED_SKEW_S, IDLE_TIMEOUT_S, SPANS_TOPIC, SUMMARY_TOPIC, Stage
+from aggregator.embedded.stage import ALLOWED_SKEW_S, IDLE_TIMEOUT_S, RETENTION_S, SPANS_TOPIC, SUMMARY_TOPIC, Stage
 from aggregator.embedded.traffic import Traffic
 from aggregator.embedded.watch import Shown, Summaries, read_sessions
 
@@ -103,7 +104,7 @@ class _Run:
         self._summaries = summaries
         self._client = client
         self._screen = screen
-        self._sessions: Mapping[SessionRef, Shown] = {}
+        self._sessions: dict[SessionRef, Shown] = {}
 
     async def until_over(self, seconds: float | None, interrupted: asyncio.Event) -> None:
         """Let traffic run and look every half second, until it is time and everything has come through."""
@@ -136,12 +137,13 @@ class _Run:
     def outcome(self, *, worker_exit_code: int) -> Outcome:
         """Compare, as of the last look."""
         sent = self._traffic.ledger
-        own = [shown for ref, shown in self._sessions.items() if ref in sent.sessions]
+        shown = self._summaries.latest | self._sessions  # Redis forgets closed sessions in time, summaries stay
+        own = [shown[ref] for ref in sent.sessions if ref in shown]
         return Outcome(
             sent=sent,
-            closed=sum(shown.status == "closed" for shown in own),
-            cost_usd=sum((shown.cost_usd for shown in own), Decimal()),
-            others=len(self._sessions) - len(own),
+            closed=len(self._closed()),
+            cost_usd=sum((session.cost_usd for session in own), Decimal()),
+            others=len(shown) - len(own),
             differing=self._differences(),
             worker_exit_code=worker_exit_code,
         )
@@ -149,24 +151,33 @@ class _Run:
     async def _look(self) -> None:
         """See that all processes live, and show what Redis and the summaries show."""
         self._stage.check()
-        self._sessions = await read_sessions(self._client)
+        try:
+            self._sessions = await read_sessions(self._client)
+        except RedisError as error:
+            self._stage.check()
+            raise EmbeddedError(f"Valkey does not answer: {error}") from error
         for summary in await self._summaries.poll():
             self._screen.summary(summary)
         self._screen.sessions([shown for shown in self._sessions.values() if shown.status != "closed"])
 
     def _differences(self) -> list[str]:
         """What Redis shows otherwise than it was sent, and for closed sessions also what their summaries do."""
-        sent = self._traffic.ledger
+        sent = self._traffic.ledger.sessions
         in_redis = {ref: shown.figures for ref, shown in self._sessions.items()}
-        closed = {ref: figures for ref, figures in sent.sessions.items() if self._is_closed(ref)}
-        published = {ref: summary.figures for ref, summary in self._summaries.latest.items()}
-        return [f"Redis: {line}" for line in differences(sent.sessions, in_redis)] + [
-            f"summary: {line}" for line in differences(closed, published)
+        published = {ref: shown.figures for ref, shown in self._summaries.latest.items()}
+        kept = {ref: figures for ref, figures in sent.items() if ref in in_redis or ref not in published}
+        return [f"Redis: {line}" for line in differences(kept, in_redis)] + [
+            f"summary: {line}" for line in differences(self._closed(), published)
         ]
 
-    def _is_closed(self, ref: SessionRef) -> bool:
-        shown = self._sessions.get(ref)
-        return shown is not None and shown.status == "closed"
+    def _closed(self) -> dict[SessionRef, Figures]:
+        """The sent sessions that are closed: by their status, or by their summary once Redis has forgotten them."""
+        closed = {}
+        for ref, figures in self._traffic.ledger.sessions.items():
+            shown = self._sessions.get(ref)
+            if shown.status == "closed" if shown else ref in self._summaries.latest:
+                closed[ref] = figures
+        return closed
 
 
 def _log_to_file(stage: Stage) -> None:
@@ -199,7 +210,7 @@ Kafka    {{kafka}}, topics {SPANS_TOPIC} and {SUMMARY_TOPIC}
 Redis    redis-cli -p {{redis_port}}, keys agg:session:{{{{<project>/<session id>}}}}
 Worker   python -m aggregator run, pid {{pid}}, metrics {{metrics}}
          log {{log}}
-Sessions close {IDLE_TIMEOUT_S:g} s after their last activity here; the default is 30 minutes.
+Sessions close {IDLE_TIMEOUT_S:g} s after their last activity (default 30 min), and go {RETENTION_S:g} s later (24 h).
 """
 
 

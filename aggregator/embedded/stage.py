@@ -31,6 +31,7 @@ from aggregator.embedded.valkey import EmbeddedValkey
 
 IDLE_TIMEOUT_S: Final = 5.0
 ALLOWED_SKEW_S: Final = 1.0
+RETENTION_S: Final = 120.0  # so that a demo that is left running does not grow
 SPANS_TOPIC: Final = "otlp_spans"
 SUMMARY_TOPIC: Final = "session_summaries"
 _TOPICS: Final = {SPANS_TOPIC: 4, SUMMARY_TOPIC: 1, "otlp_spans_dead_letter": 1}
@@ -86,7 +87,7 @@ class Stage:
     async def __aexit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._keep_logs = self._keep_logs or isinstance(error, NotAnsweringError)
+        self._keep_logs = self._keep_logs or isinstance(error, Exception)
         await self._parts.aclose()
 
     def keep_logs(self) -> None:
@@ -148,6 +149,7 @@ class Stage:
             "AGGREGATOR_REDIS__URL": self.valkey.url,
             "AGGREGATOR_SESSION__IDLE_TIMEOUT_S": f"{IDLE_TIMEOUT_S:g}",
             "AGGREGATOR_SESSION__ALLOWED_SKEW_S": f"{ALLOWED_SKEW_S:g}",
+            "AGGREGATOR_SESSION__RETENTION_S": f"{RETENTION_S:g}",
             "AGGREGATOR_SHUTDOWN__GRACE_S": f"{_WORKER_GRACE_S - 2:g}",
             "AGGREGATOR_HTTP__HOST": LOCALHOST,
             "AGGREGATOR_HTTP__PORT": str(self.metrics_port),

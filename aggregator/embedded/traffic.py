@@ -26,7 +26,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from aggregator.core.model import SessionRef
 from aggregator.embedded.ledger import Ledger
 from aggregator.embedded.otlp_http import TRACES_PATH
-from aggregator.embedded.scenes import SCENES, RateLimitedError, Tracers, Turn
+from aggregator.embedded.scenes import SCENES, RateLimitedError
+from aggregator.embedded.turn import Tracers, Turn
 
 _USERS: Final = ("ada", "barbara", "claude", "dennis", "edsger", "frances", "grace", "hedy", "ken", "margaret")
 _EXPORT_EVERY_MS: Final = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,12 +109,18 @@ def test_an_interruption_ends_it_with_totals(tmp_path: Path, signal_number: sign
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interruption_before_the_worker_is_ready_ends_it(tmp_path: Path) -> None:
-    with running("seconds=None, http_port=0", tmp_path) as demo:
-        read_until(demo, "after their last activity")
+def test_a_taken_port_is_told_and_an_early_interruption_ends_it(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as collector,
+        running(f"seconds=None, http_port={collector.getsockname()[1]}", tmp_path) as demo,
+    ):
+        introduction = read_until(demo, "after their last activity")
         began = time.monotonic()
         demo.send_signal(signal.SIGINT)
         out, _ = demo.communicate(timeout=60)
+    told = re.search(r"^Port (\d+) is taken .*; OTLP is received on (\d+) instead", introduction, re.MULTILINE)
+    assert told
+    assert f"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{told[2]} " in introduction
     assert demo.returncode == 0
     assert out.splitlines()[-1] == "Stopped before the worker was ready."
     assert time.monotonic() - began < 15
