@@ -15,6 +15,7 @@ from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.model import SessionRef
 from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
+from tests import ran_on
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore, hash_fields
 from tests.redis_servers import RunningServers, assert_every_key_lives_or_expires, redis_servers_available
 
@@ -95,6 +96,7 @@ async def stores(request: pytest.FixtureRequest, running_servers: RunningServers
         return
     clustered = request.param == "cluster"
     place = running_servers.cluster() if clustered else running_servers.server(request.param)
+    ran_on.note("redis_cluster" if clustered else "redis_server", place, request)
     connections = connect(place.url, cluster=clustered)
     client: Any = place.client()
     try:

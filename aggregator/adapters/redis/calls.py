@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from redis.exceptions import AskError, NoScriptError, ResponseError, TryAgainError
 
 from aggregator.adapters.redis.failures import is_redirect, translated
-from aggregator.adapters.redis.scripts import Script, chunks
+from aggregator.adapters.redis.scripts import Body, Script, chunks
 from aggregator.adapters.redis.wire import Node, packed
 from aggregator.core.errors import StoreUnavailable
 
@@ -23,10 +23,10 @@ class Command(NamedTuple):
 
 
 class Items(NamedTuple):
-    """What a script is called with: per item its keys and its packed body; `head` are settings before the items."""
+    """What a script is called with: per item its keys and its body; `head` are settings before the items."""
 
     keys: Sequence[Sequence[str]]
-    bodies: Sequence[bytes]
+    bodies: Sequence[Body]
     head: Sequence[int] = ()
 
 
@@ -86,7 +86,7 @@ class Connections(ABC):
     ) -> None:
         bodies = [items.bodies[index] for index in indexes]
         cuts = chunks(script, bodies)
-        commands = [_evalsha(script, (), script.argument(items.head, bodies[cut])) for cut in cuts]
+        commands = [_evalsha(script, (), script.arguments(items.head, bodies[cut])) for cut in cuts]
         answers = await _with_script(node, script, commands)
         for cut, answer in zip(cuts, answers, strict=True):
             if isinstance(answer, Exception):
@@ -100,7 +100,7 @@ class Connections(ABC):
     async def _call_declared(self, node: Node, script: Script, items: Items, index: int) -> Any:
         """One item with all its keys declared, so that the Cluster says where they are and never splits them."""
         keys = items.keys[index]
-        command = _evalsha(script, keys, script.argument(items.head, [items.bodies[index]]))
+        command = _evalsha(script, keys, script.arguments(items.head, [items.bodies[index]]))
         answer = await self._redirected(node, command)
         if isinstance(answer, NoScriptError):
             for other in await self.nodes():
@@ -124,8 +124,8 @@ class Connections(ABC):
         return replies
 
 
-def _evalsha(script: Script, keys: Sequence[str], body: bytes) -> bytes:
-    return packed("EVALSHA", script.sha, len(keys), *keys, body)
+def _evalsha(script: Script, keys: Sequence[str], arguments: Sequence[bytes | str]) -> bytes:
+    return packed("EVALSHA", script.sha, len(keys), *keys, *arguments)
 
 
 async def _with_script(node: Node, script: Script, commands: Sequence[bytes]) -> list[Any]:

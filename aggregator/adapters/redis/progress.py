@@ -84,7 +84,7 @@ class RedisProgress:
         if not items:
             return []
         return await self._connections.call(
-            PROGRESS_WRITE, Items([(key,)] * len(items), [pack(item) for item in items])
+            PROGRESS_WRITE, Items([(key,)] * len(items), [(pack(item),) for item in items])
         )
 
     async def _field_values(self, key: str, partitions: Sequence[Partition]) -> dict[Partition, int | None]:

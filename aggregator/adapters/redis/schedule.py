@@ -73,11 +73,11 @@ class RedisSchedule:
 
     async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
         """See `ports.Schedule`; a repeat finds another deadline than the one that was read and does nothing."""
-        names = [(self._keys.due(entry.shard),) for entry, _ in moves]
-        bodies = [
-            pack((name[0], self._keys.due_member(entry.ref), str(entry.deadline_ms), "" if new is None else str(new)))
-            for name, (entry, new) in zip(names, moves, strict=True)
-        ]
+        names, bodies = [], []
+        for entry, new_ms in moves:
+            key, member = self._keys.due(entry.shard), self._keys.due_member(entry.ref)
+            names.append((key,))
+            bodies.append((pack((key, member, str(entry.deadline_ms), "" if new_ms is None else str(new_ms))),))
         await self._connections.call(SCHEDULE_MOVE, Items(names, bodies))
 
     async def count(self, shards: Sequence[int]) -> int:

@@ -1,7 +1,7 @@
 """The Lua scripts, and how their arguments are packed and their replies unpacked.
 
-Each script takes one argument, a MessagePack list of items that carry their own keys, so that one text serves a
-single Redis and a Cluster, and answers with one MessagePack list.  The keys are not declared: scripts are flagged
+Each script takes MessagePack items that carry their own keys, so that one text serves a single Redis and a Cluster,
+and answers with one MessagePack list.  The keys are not declared: scripts are flagged
 `allow-cross-slot-keys`, and on a Cluster one call holds items of one node.
 """
 
@@ -23,20 +23,30 @@ MAX_ARGUMENT_BYTES: Final = 256 * 1024
 """One call carries no more than this (but at least one item): some 1 ms of Redis's time, whatever the items are."""
 
 
-def argument(head: Sequence[int], bodies: Sequence[bytes]) -> bytes:
-    """The packed argument of one call: the items, or [*head, items] where the script has settings at its head."""
-    items = _pack_list_head(len(bodies)) + b"".join(bodies)
-    if not head:
-        return items
-    return b"".join((_pack_list_head(len(head) + 1), *map(pack, head), items))
+Body = tuple[bytes | str, ...]
+"""One item: what is packed of it, and the long texts that travel as arguments of their own."""
 
 
-def flat_argument(head: Sequence[int], bodies: Sequence[bytes]) -> bytes:
-    """The same as a series of values, each item behind its length: `session_put.lua` reads it without making tables."""
+def list_arguments(head: Sequence[int], bodies: Sequence[Body]) -> list[bytes | str]:
+    """ARGV of one call: the list of items, or [*head, items] where the script has settings; then the long texts."""
+    items = b"".join((_pack_list_head(len(bodies)), *(cast(bytes, body[0]) for body in bodies)))
+    if head:
+        items = b"".join((_pack_list_head(len(head) + 1), *map(pack, head), items))
+    return [items, *(text for body in bodies for text in body[1:])]
+
+
+def flat_arguments(head: Sequence[int], bodies: Sequence[Body]) -> list[bytes | str]:
+    """The same as a series of values, which is read without making tables.
+
+    Each item stands behind its length in bytes and the number of its long texts.
+    """
     parts = [*map(pack, head), pack(len(bodies))]
+    texts: list[bytes | str] = []
     for body in bodies:
-        parts += (pack(len(body)), body)
-    return b"".join(parts)
+        item, *own = body
+        parts += (pack(len(item)), pack(len(own)), cast(bytes, item))
+        texts += own
+    return [b"".join(parts), *texts]
 
 
 def pack_flat(values: Sequence[object]) -> bytes:
@@ -49,17 +59,17 @@ class Script:
     """One Lua file.
 
     `items_per_call` keeps a call at about 1 ms of Redis's time, during which it serves nobody else.
-    `argument` packs the one argument of a call from settings and packed items.
+    `arguments` makes ARGV of one call from settings and items.
     A `sparse` script answers [index, ...] only for items it has something to say of; the others become None.
     """
 
-    __slots__ = ("argument", "items_per_call", "name", "sha", "sparse", "text")
+    __slots__ = ("arguments", "items_per_call", "name", "sha", "sparse", "text")
 
     def __init__(self, name: str, *, items_per_call: int, sparse: bool = False, flat: bool = False) -> None:
         self.name: Final = name
         self.items_per_call: Final = items_per_call
         self.sparse: Final = sparse
-        self.argument: Final = flat_argument if flat else argument
+        self.arguments: Final = flat_arguments if flat else list_arguments
         self.text: Final = files(__package__).joinpath("lua", f"{name}.lua").read_bytes()
         # Redis names scripts by SHA-1; nothing is secured by it.
         self.sha: Final = sha1(self.text, usedforsecurity=False).hexdigest().encode()
@@ -84,15 +94,16 @@ PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
 ALL_SCRIPTS: Final = (TRACE_STORE, SESSION_PUT, SESSION_CLAIM, SESSION_SETTLE, SCHEDULE_MOVE, PROGRESS_WRITE)
 
 
-def chunks(script: Script, bodies: Sequence[bytes]) -> list[slice]:
+def chunks(script: Script, bodies: Sequence[Body]) -> list[slice]:
     """Cuts packed items into calls, bounded in number and in bytes."""
     cuts: list[slice] = []
     start, size = 0, 0
     for index, body in enumerate(bodies):
-        if index > start and (index - start >= script.items_per_call or size + len(body) > MAX_ARGUMENT_BYTES):
+        more = sum(map(len, body))
+        if index > start and (index - start >= script.items_per_call or size + more > MAX_ARGUMENT_BYTES):
             cuts.append(slice(start, index))
             start, size = index, 0
-        size += len(body)
+        size += more
     if start < len(bodies):
         cuts.append(slice(start, len(bodies)))
     return cuts

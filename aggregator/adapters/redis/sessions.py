@@ -11,7 +11,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from aggregator.adapters.redis.calls import Connections, Items
 from aggregator.adapters.redis.keys import Keys, SessionKeys
-from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, pack, pack_flat
+from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, Body, pack, pack_flat
 from aggregator.core.errors import CorruptState
 from aggregator.core.lifecycle import CloseReason
 from aggregator.core.model import Counts, FirstUse, SessionRef, SessionRollup, TracePut
@@ -62,7 +62,7 @@ class RedisSessions:
         More than `MOST_TRACES_PER_ITEM` traces of one session go as several puts in a row.
         """
         names: list[SessionKeys] = []
-        bodies: list[bytes] = []
+        bodies: list[Body] = []
         parts: list[int] = []
         for put in puts:
             name = self._keys.session(put.ref)
@@ -81,28 +81,30 @@ class RedisSessions:
         """See `ports.SessionStore`; idempotent: what is closing already is read as it stands."""
         names = [self._keys.session(ref) for ref in refs]
         head = (watermark_ms, *self._claim_head)
-        replies = await self._connections.call(SESSION_CLAIM, Items(names, [pack(name) for name in names], head))
+        replies = await self._connections.call(SESSION_CLAIM, Items(names, [(pack(name),) for name in names], head))
         return [_claim(ref, name, reply) for ref, name, reply in zip(refs, names, replies, strict=True)]
 
     async def settle(self, refs: Sequence[tuple[SessionRef, int]]) -> Sequence[bool]:
         """See `ports.SessionStore`; a repeat says again which were closed at that revision."""
         names = [self._keys.session(ref) for ref, _ in refs]
-        bodies = [pack((*name, revision)) for name, (_, revision) in zip(names, refs, strict=True)]
+        bodies = [(pack((*name, revision)),) for name, (_, revision) in zip(names, refs, strict=True)]
         replies = await self._connections.call(SESSION_SETTLE, Items(names, bodies, self._settle_head))
         return [reply == 1 for reply in replies]
 
 
-def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> bytes:
+def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> Body:
     """One item as `session_put.lua` reads it."""
-    values: list[object] = [key, pack_flat(ref), len(traces)]
+    values: list[object] = [key, pack_flat(ref)]
+    entries: list[str] = []
     for trace_id, version, changed_ms, first, counts, started_us, ended_us, users, _, models, entry in traces:
         use = f"{users[0][0]:016d}{users[0][1]:16}{users[0][2]}" if users else ""
-        values += (trace_id, version, changed_ms, first, started_us, ended_us, use, entry, len(models))
+        values += (trace_id, version, changed_ms, first, started_us, ended_us, use, len(models))
+        entries.append(entry)
         values += counts
         for name, figures in models.items():
             values.append(name)
             values += figures
-    return pack_flat(values)
+    return (pack_flat(values), *entries)
 
 
 def _pieces(put: SessionPut) -> list[list[TracePut]]:

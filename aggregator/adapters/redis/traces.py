@@ -27,7 +27,7 @@ class RedisTraces:
         names = [(key(write.trace_id),) for write in writes]
         # Numbers travel as text: Redis stores text, and Lua would write a large one with an exponent.
         bodies = [
-            pack((name[0], str(write.expected), str(write.version), write.state, str(write.ttl_ms)))
+            (pack((name[0], str(write.expected), str(write.ttl_ms))), b"%d %b" % (write.version, write.state))
             for name, write in zip(names, writes, strict=True)
         ]
         replies = await self._connections.call(TRACE_STORE, Items(names, bodies))

@@ -2,11 +2,13 @@
 -- session_put: move the sums of many sessions by the difference between the new and the old versions of their traces.
 --
 -- ARGV[1]  A series of MessagePack values, flat, since tables are what unpacking costs: idle_timeout_ms,
---          max_duration_ms, retention_ms, max_session_traces, number of items; then per item its length in bytes, and
---            session key, project and session id (packed once more, they are needed once), number of traces; and each
---            id, version, changed_ms, first, started_us, ended_us, first use or "", entry, number of models,
+--          max_duration_ms, retention_ms, max_session_traces, number of items; then per item its length in bytes, its
+--          number of traces, and
+--            session key, project and session id (packed once more, they are needed once); and each trace's
+--            id, version, changed_ms, first, started_us, ended_us, first use or "", number of models,
 --            the 23 model.Counts; and each model: name, calls, prompt, completion, embedding, dollars, nano-dollars.
 --          A use is start_us in 16 digits, span id, user id, in one text.  KEYS is only for routing and may be empty.
+-- ARGV[2..]  the entries of all traces.  They stand apart because making a string costs Lua a walk over its bytes.
 -- RETURNS  MessagePack list, per item its error text or {transition, deadline_ms} where all traces were applied, else
 --          {transition, deadline_ms, outcomes, versions}.  transition: 0 none, 1 opened, 2 reopened.
 --          outcome: 0 applied, 1 same, 2 stale, 3 folded.
@@ -64,6 +66,7 @@ retention_ms = format('%d', retention_ms)
 -- The item at work: its keys, and what its traces change.
 local session_key, traces_key, models_key
 local moved, moved_models, rows, changed, exact, least_ms
+local entries_before = 1  -- how many of ARGV stand before the item's own entries
 
 -- Numbers -----------------------------------------------------------------------------------------------------------
 
@@ -306,8 +309,8 @@ end
 
 -- Takes one trace in: its version against the one shown, and what it moves.  Returns the offset behind it.
 local function take(at, entry_of, index, state, bounds, outcomes, versions)
-  local id, version, changed_ms, first, started, ended, user, entry, model_count
-  at, id, version, changed_ms, first, started, ended, user, entry, model_count = unpack_limit(argument, 9, at)
+  local id, version, changed_ms, first, started, ended, user, model_count
+  at, id, version, changed_ms, first, started, ended, user, model_count = unpack_limit(argument, 8, at)
   local counts = {unpack_limit(argument, COUNTS, at)}
   at = counts[1]
   local models_at = at
@@ -332,6 +335,7 @@ local function take(at, entry_of, index, state, bounds, outcomes, versions)
   if not shown then
     state[ENTRIES] = state[ENTRIES] + 1
   end
+  local entry = ARGV[entries_before + index]
   entry_of[id] = entry
   rows[#rows + 1], rows[#rows + 2] = id, entry
   if counts[TRACES] == 0 and not (old and old[P_COUNTS][1] > 0) then
@@ -589,16 +593,16 @@ local function read_entries(at, count)
   local ids = {}
   for index = 1, count do
     local id, model_count, _
-    at, id, _, _, _, _, _, _, _, model_count = unpack_limit(argument, 9, at)
+    at, id, _, _, _, _, _, _, model_count = unpack_limit(argument, 8, at)
     at = unpack_limit(argument, COUNTS + 7 * model_count, at)
     ids[index] = id
   end
   return call('HMGET', traces_key, unpack(ids))
 end
 
-local function put(at)
-  local names, trace_count
-  at, session_key, names, trace_count = unpack_limit(argument, 3, at)
+local function put(at, trace_count)
+  local names
+  at, session_key, names = unpack_limit(argument, 2, at)
   traces_key, models_key = session_key .. ':traces', session_key .. ':models'
   moved, moved_models, rows, changed, exact, least_ms = nil, {}, {}, false, true, nil
   local stored = call('HMGET', session_key, '_s', '_c', '_d', '_u')
@@ -640,13 +644,13 @@ end
 
 local replies = {}
 for index = 1, item_count do
-  local length
-  offset, length = unpack_limit(argument, 1, offset)
-  local done, reply = pcall(put, offset)
+  local length, trace_count
+  offset, length, trace_count = unpack_limit(argument, 2, offset)
+  local done, reply = pcall(put, offset, trace_count)
   if not done then
     reply = type(reply) == 'table' and reply.err or tostring(reply)
   end
   replies[index] = reply
-  offset = offset + length
+  offset, entries_before = offset + length, entries_before + trace_count
 end
 return pack(replies)

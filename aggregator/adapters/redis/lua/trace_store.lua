@@ -1,8 +1,9 @@
 #!lua flags=allow-cross-slot-keys
 -- trace_store: compare-and-set of many trace states.
 --
--- ARGV[1]  MessagePack list of items {key, expected, version, state, ttl_ms}, each a byte string; `expected` is "0"
---          where nothing is thought to be stored.  KEYS is only for routing and may be empty.
+-- ARGV[1]  MessagePack list of items {key, expected version, ttl_ms}, each text; "0" is expected where nothing is
+--          thought to be stored.  KEYS is only for routing and may be empty.
+-- ARGV[2..]  per item "<version> <state>".  They stand apart because making a string costs Lua a walk over its bytes.
 -- RETURNS  MessagePack list of what was not stored: {index, version, state} with what stands there instead ("0" and ""
 --          for nothing), or {index, error}.  Indexes count from 1.  Empty when all were stored.
 --
@@ -17,7 +18,7 @@ local items = cmsgpack.unpack(ARGV[1])
 local left = {}
 
 local function store(index, item)
-  local key, expected, value = item[1], item[2], item[3] .. ' ' .. item[4]
+  local key, expected, value = item[1], item[2], ARGV[index + 1]
   local stored = call(HGET, key, 's')
   local matches
   if stored then
@@ -27,9 +28,9 @@ local function store(index, item)
   end
   if matches then
     call(HSET, key, 's', value)
-    call(PEXPIRE, key, item[5])
+    call(PEXPIRE, key, item[3])
   elseif stored == value then
-    call(PEXPIRE, key, item[5])
+    call(PEXPIRE, key, item[3])
   elseif stored then
     local blank = find(stored, ' ', 1, true)
     left[#left + 1] = {index, sub(stored, 1, blank - 1), sub(stored, blank + 1)}
