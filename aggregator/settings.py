@@ -105,7 +105,7 @@ class SessionSettings(_Group):
     closing_shards: Annotated[int, Field(ge=1, le=65_536)] = 64
     max_trace_spans: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    id_attributes: Names = ()
+    id_attributes: Annotated[Names, Field(max_length=32)] = ()
     project_attributes: Names = ("openinference.project.name", "arize.project.name", "model_id")
 
 

@@ -244,6 +244,9 @@ HAS_COST: Final = 32
 HAS_PLACEHOLDER: Final = 64
 HAS_USAGE: Final = 128  # times 2 ** row of the family
 
+TABLE_CLAIM_ROW: Final = 32  # with all rows below 128, a claim's row is one byte of a trace state
+MAX_OWN_ATTRIBUTES: Final = TABLE_CLAIM_ROW
+
 NO_KEY: Final = -1
 SEVERAL_KEYS: Final = -2
 _SLOTS: Final = 8192
@@ -298,15 +301,20 @@ class Conventions:
 
     `session_id_attributes` are looked at before the table's session attributes, in their order.
     No name may be empty.  A `project_attributes` that is not empty takes the place of the table's list.
-    `claim_row` of a span is the index into `claim_codes`; the resource's session id has the row after the last.
+    The first of `claim_codes` is claim row `first_claim_row`, and so on; the resource's session id has the row after
+    the last.  Rows are kept in trace states, so the table's own begin at `TABLE_CLAIM_ROW` whatever the operator adds
+    before them (`MAX_OWN_ATTRIBUTES` at most; more raise ValueError).
     """
 
     def __init__(self, session_id_attributes: Sequence[str] = (), project_attributes: Sequence[str] = ()) -> None:
         self.names: dict[str, int] = {}
         self.roles: list[int] = []
-        own = [*session_id_attributes, *SESSION_ID]
-        self.claim_codes: list[int] = self._codes(tuple(dict.fromkeys(own)), HAS_CLAIM)
-        self.resource_claim_row: i64 = len(self.claim_codes)
+        own = tuple(dict.fromkeys(session_id_attributes))
+        if len(own) > MAX_OWN_ATTRIBUTES:
+            raise ValueError(f"{len(own)} own session attributes are more than {MAX_OWN_ATTRIBUTES}")
+        self.first_claim_row: i64 = TABLE_CLAIM_ROW - len(own)
+        self.claim_codes: list[int] = self._codes(tuple(dict.fromkeys([*own, *SESSION_ID])), HAS_CLAIM)
+        self.resource_claim_row: i64 = TABLE_CLAIM_ROW + len(SESSION_ID)
         self.user_codes: list[int] = self._codes(USER_ID, HAS_USER)
         self.provider_codes: list[int] = self._codes(PROVIDER, HAS_PROVIDER)
         self.model_codes: list[int] = self._codes(MODEL, HAS_MODEL)

@@ -128,7 +128,7 @@ def _claim(span: Span, raw: RawSpan, conventions: Conventions, out: Decoded) -> 
                     too_long = True
                     out.ignored.append(("session_id", "too_long"))
                 elif session_id:
-                    span.claim_row = row
+                    span.claim_row = conventions.first_claim_row + row
                     span.claim_session_id = session_id
                     return
     if raw.resource.session_id:

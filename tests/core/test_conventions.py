@@ -113,6 +113,7 @@ def reversed_(attributes: dict[str, str]) -> dict[str, str]:
 
 # --- session id -----------------------------------------------------------------------------------------------------
 
+FIRST_ROW = 32  # of the table: stored in trace states, so it must not move with the operator's attributes
 SESSION_IDS = [
     "session.id",
     "langfuse.session.id",
@@ -129,17 +130,23 @@ SESSION_IDS = [
 ]
 
 
+def test_too_many_own_session_attributes_are_refused() -> None:
+    Conventions(session_id_attributes=[f"my.{n}" for n in range(32)])
+    with pytest.raises(ValueError, match="33 own session attributes"):
+        Conventions(session_id_attributes=[f"my.{n}" for n in range(33)])
+
+
 @pytest.mark.parametrize("attributes", descending(SESSION_IDS), ids=SESSION_IDS)
 def test_session_id_rows_rank_in_order(attributes: dict[str, str]) -> None:
     first = next(iter(attributes))
     for given in (attributes, reversed_(attributes)):
         span = span_of(given, {"session.id": "of the resource"})
-        assert (span.claim_row, span.claim_session_id) == (SESSION_IDS.index(first), f"of {first}")
+        assert (span.claim_row, span.claim_session_id) == (FIRST_ROW + SESSION_IDS.index(first), f"of {first}")
 
 
 def test_session_id_of_the_resource_comes_last() -> None:
     span = span_of({}, {"session.id": " s "})
-    assert (span.claim_row, span.claim_session_id) == (len(SESSION_IDS), "s")
+    assert (span.claim_row, span.claim_session_id) == (FIRST_ROW + len(SESSION_IDS), "s")
 
 
 @pytest.mark.parametrize(
@@ -154,17 +161,12 @@ def test_what_only_looks_like_a_session_id(attribute: str) -> None:
 def test_operators_session_attributes_go_in_front() -> None:
     conventions = Conventions(session_id_attributes=["my.session", "gen_ai.conversation.id"])
     given = {"session.id": "c", "gen_ai.conversation.id": "b", "my.session": "a"}
-    assert (
-        span_of(given, conventions=conventions).claim_row,
-        span_of(given, conventions=conventions).claim_session_id,
-    ) == (
-        0,
-        "a",
-    )
+    span = span_of(given, conventions=conventions)
+    assert (span.claim_row, span.claim_session_id) == (FIRST_ROW - 2, "a")
     del given["my.session"]
     assert span_of(given, conventions=conventions).claim_session_id == "b"
-    assert span_of({"session.id": "c"}, conventions=conventions).claim_row == 2
-    assert span_of({}, {"session.id": "r"}, conventions=conventions).claim_row == 2 + len(SESSION_IDS) - 1
+    assert span_of({"session.id": "c"}, conventions=conventions).claim_row == FIRST_ROW, "rows are stored"
+    assert span_of({}, {"session.id": "r"}, conventions=conventions).claim_row == FIRST_ROW + len(SESSION_IDS)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_operators_session_attributes_go_in_front() -> None:
 )
 def test_session_id_as_text(value: object, session_id: str) -> None:
     span = span_of({"session.id": value})
-    assert (span.claim_row, span.claim_session_id) == (0, session_id)
+    assert (span.claim_row, span.claim_session_id) == (FIRST_ROW, session_id)
 
 
 @pytest.mark.parametrize("value", ["", " \n", None, 1.5, b"s", ["s"]])
