@@ -134,12 +134,12 @@ def start(program: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
 
 
-async def test_a_server_dies_with_its_parent_however_that_ends() -> None:
+async def test_a_server_dies_with_its_parent_however_that_ends(tmp_path: Path) -> None:
     program = (
-        "import asyncio\n"
+        "import asyncio, pathlib\n"
         "from aggregator.embedded.valkey import EmbeddedValkey\n"
         "async def main():\n"
-        "    async with EmbeddedValkey() as server:\n"
+        f"    async with EmbeddedValkey(log_dir=pathlib.Path({str(tmp_path)!r})) as server:\n"
         "        print(server.pid, flush=True)\n"
         "        await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
