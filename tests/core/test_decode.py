@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status, TracesData
 
-from aggregator.core.conventions import Conventions
+from aggregator.core.conventions import TABLE_CLAIM_ROW, Conventions
 from aggregator.core.decode import decode, decode_reference
 from aggregator.core.errors import UndecodableRecord
 from aggregator.core.model import DEFAULT_PROJECT, LLM, NO_CLAIM, OTHER, Decoded
@@ -164,7 +164,7 @@ def test_every_field() -> None:
     assert (first.name, first.error, first.span_class) == ("turn", True, LLM)
     assert (first.start_us, first.end_us) == (LOG_MS * 1000, LOG_MS * 1000 + 1)
     assert (first.service, first.project, first.scope) == ("chat", "demo", "scope")
-    assert (first.claim_row, first.claim_session_id) == (0, "s")
+    assert (first.claim_row, first.claim_session_id) == (TABLE_CLAIM_ROW, "s")
     assert (second.parent_id, second.name, second.error, second.span_class) == (b"", "", False, OTHER)
     assert (second.service, second.scope, second.claim_row) == ("chat", "scope", NO_CLAIM)
     assert (third.service, third.scope) == ("chat", "")
