@@ -1,0 +1,190 @@
+"""The documents of DESIGN section 7, to the byte."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.core.model import TIME_LAST, Counts, FirstUse, ModelUsage, SessionRef, SessionRollup, TraceRollup
+from aggregator.core.summary import cost_source, cost_text, rfc3339, summary, tombstone, trace_put
+from tests.summaries import check_summary
+
+TRACE = bytes(range(16))
+
+
+def trace_rollup() -> TraceRollup:
+    rollup = TraceRollup()
+    rollup.name = 'say "hä"\n'
+    rollup.started_us = 1_760_000_000_123_456
+    rollup.ended_us = 1_760_000_002_123_457
+    rollup.span_count = 8
+    rollup.llm_span_count = 3
+    rollup.error_count = 1
+    rollup.prompt_tokens = 1200
+    rollup.completion_tokens = 300
+    rollup.cache_read_tokens = 100
+    rollup.reasoning_tokens = 20
+    rollup.cost_nano = 2_012_300_000
+    rollup.reported_costs = 2
+    rollup.users = [("u-1", 5, b"\1" * 8), ("u-2", 0, b"\2" * 8)]
+    rollup.services = ["chat", "search"]
+    usage = rollup.models['gpt-"4o"'] = ModelUsage()
+    usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.cost_nano = 9, 1200, 300, 2_012_300_000
+    return rollup
+
+
+def test_a_trace_travels_with_its_entry() -> None:
+    put = trace_put(
+        trace_rollup(),
+        trace_id=TRACE,
+        version=8 << 32,
+        changed_ms=77,
+        first=True,
+        conflicting=True,
+        truncated=False,
+    )
+    assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, True)
+    assert (put.counts.trace_count, put.counts.span_count, put.counts.conflicting_claim_traces) == (1, 8, 1)
+    assert (put.counts.cost_whole_usd, put.counts.cost_rest_nano) == (2, 12_300_000)
+    assert put.users == [FirstUse(5, "01" * 8, "u-1"), FirstUse(TIME_LAST, "02" * 8, "u-2")]
+    assert put.models == {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000]}
+    entry = json.loads(put.entry)
+    assert entry.pop("_") == [
+        put.version,
+        77,
+        list(put.counts),
+        put.started_us,
+        put.ended_us,
+        [list(use) for use in put.users],
+        put.services,
+        put.models,
+    ]
+    assert put.entry.startswith('{"_":['), "the scripts find the private part by its place"
+    assert entry == {
+        "trace_id": TRACE.hex(),
+        "name": 'say "hä"\n',
+        "started_at": "2025-10-09T08:53:20.123456Z",
+        "ended_at": "2025-10-09T08:53:22.123457Z",
+        "duration_ms": 2000.001,
+        "span_count": 8,
+        "error_count": 1,
+        "tokens": {
+            "prompt": 1200,
+            "completion": 300,
+            "total": 1500,
+            "cache_read": 100,
+            "cache_write": 0,
+            "reasoning": 20,
+            "embedding": 0,
+        },
+        "cost_usd": "2.012300000",
+    }
+
+
+@pytest.mark.parametrize(("started_us", "ended_us"), [(0, 0), (0, 5), (5, 0)])
+def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
+    rollup = TraceRollup()
+    rollup.started_us, rollup.ended_us = started_us, ended_us
+    put = trace_put(rollup, trace_id=TRACE, version=1, changed_ms=1, first=False, conflicting=False, truncated=False)
+    entry = json.loads(put.entry)
+    assert (entry["started_at"] is None, entry["ended_at"] is None) == (not started_us, not ended_us)
+    assert entry["duration_ms"] is None
+
+
+def test_a_tombstone_is_empty_but_for_its_version() -> None:
+    put = tombstone(TRACE, 8 << 32, 77)
+    assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, False)
+    assert put.counts == Counts()
+    assert json.loads(put.entry) == {"_": [8 << 32, 77, [0] * len(Counts()), 0, 0, [], [], {}]}
+
+
+@given(st.integers(0, 253_402_300_799_999_999))
+def test_times_are_rfc3339_of_fixed_width(time_us: int) -> None:
+    seconds, us = divmod(time_us, 1_000_000)
+    expected = datetime.fromtimestamp(seconds, UTC).replace(microsecond=us)
+    assert rfc3339(time_us) == expected.strftime("%Y").zfill(4) + expected.strftime("-%m-%dT%H:%M:%S.%fZ")
+    assert len(rfc3339(time_us)) == 27
+
+
+@given(st.lists(st.integers(0, 40_000), min_size=70, max_size=200))
+def test_dates_stay_right_when_many_are_used(days: list[int]) -> None:
+    for day in days:
+        assert rfc3339(day * 86_400_000_000)[:10] == datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%d")
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest", "text"),
+    [(0, 0, "0.000000000"), (0, 1, "0.000000001"), (3, 12_300_000, "3.012300000"), (1, 2_500_000_000, "3.500000000")],
+)
+def test_costs_have_nine_places(whole: int, rest: int, text: str) -> None:
+    assert cost_text(whole, rest) == text
+
+
+@pytest.mark.parametrize(
+    ("reported", "priced", "source"), [(0, 0, "none"), (1, 0, "reported"), (0, 2, "priced"), (1, 1, "mixed")]
+)
+def test_where_a_cost_is_from(reported: int, priced: int, source: str) -> None:
+    assert cost_source(reported, priced) == source
+
+
+def session_rollup(**changes: object) -> SessionRollup:
+    entry = json.loads(
+        trace_put(
+            trace_rollup(), trace_id=TRACE, version=1, changed_ms=1, first=True, conflicting=False, truncated=False
+        ).entry
+    )
+    del entry["_"]
+    late = entry | {"trace_id": "a" * 32, "started_at": None, "ended_at": None, "duration_ms": None}
+    twin = entry | {"trace_id": "0" * 32}
+    fields: dict[str, object] = {
+        "ref": SessionRef("my project", "s/1"),
+        "revision": 2,
+        "close_reason": "idle",
+        "opened_ms": 1_760_000_000_400,
+        "started_us": 1_760_000_000_123_456,
+        "ended_us": 1_760_000_061_357_956,
+        "counts": Counts(trace_count=3, span_count=24, prompt_tokens=7, completion_tokens=5, cost_rest_nano=12_300_000),
+        "users": [FirstUse(1, "01" * 8, "u-1"), FirstUse(2, "02" * 8, "u-0")],
+        "services": ["chat"],
+        "models": {"b": [1, 2, 3, 4, 0, 5], "a": [9, 1200, 300, 0, 1, 0]},
+        "trace_entries": [late, entry, twin],
+        "truncated": False,
+    }
+    return SessionRollup(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_a_summary_is_what_consumers_were_promised() -> None:
+    document = summary(session_rollup())
+    check_summary(document)
+    content = json.loads(document)
+    assert content["summary_id"] == "my%20project/s%2F1@2"
+    assert (content["opened_at"], content["duration_ms"]) == ("2025-10-09T08:53:20.400000Z", 61234.5)
+    assert (content["user_id"], content["user_ids"]) == ("u-1", ["u-1", "u-0"])
+    assert (content["tokens"]["total"], content["cost_usd"], content["cost_source"]) == (12, "0.012300000", "none")
+    assert [trace["trace_id"] for trace in content["traces"]] == ["0" * 32, TRACE.hex(), "a" * 32]
+    assert content["models"]["b"] == {
+        "calls": 1,
+        "prompt": 2,
+        "completion": 3,
+        "embedding": 4,
+        "cost_usd": "0.000000005",
+    }
+
+
+def test_a_summary_does_not_depend_on_the_order_in_which_it_was_read() -> None:
+    session = session_rollup()
+    other = session_rollup(trace_entries=session.trace_entries[::-1], models=dict(reversed(session.models.items())))
+    assert summary(session) == summary(other)
+
+
+def test_a_session_that_knows_nothing_says_null() -> None:
+    document = summary(
+        session_rollup(started_us=0, ended_us=0, users=[], services=[], models={}, trace_entries=[], counts=Counts())
+    )
+    check_summary(document)
+    content = json.loads(document)
+    assert [content[name] for name in ("started_at", "ended_at", "duration_ms", "user_id")] == [None] * 4
