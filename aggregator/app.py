@@ -20,7 +20,7 @@ from aggregator.adapters.kafka.admin import KafkaAdmin, output_problems
 from aggregator.adapters.kafka.consumer import SourceOptions
 from aggregator.adapters.kafka.producer import Producer
 from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink
-from aggregator.adapters.kafka.source import KafkaSource
+from aggregator.adapters.kafka.source import KafkaSource, OffsetReset, log_reset
 from aggregator.adapters.prices import GenaiPricer
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.keys import Keys
@@ -120,7 +120,9 @@ class _Worker:
         self._security = kafka_arguments(kafka)
         self._producer = Producer(self._brokers, client_id=kafka.client_id, security=self._security)
         rebalances = _Rebalances()
-        self._source = source = KafkaSource(self._source_options(), rebalances, security=self._security)
+        self._source = source = KafkaSource(
+            self._source_options(), rebalances, security=self._security, on_reset=self._on_reset
+        )
         sessions = RedisSessions(
             self._redis,
             keys,
@@ -131,21 +133,22 @@ class _Worker:
         )
         schedule = RedisSchedule(self._redis, keys)
         progress = RedisProgress(self._redis, keys)
+        self._partitions = PartitionProgress(
+            source=source,
+            store=progress,
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+            allowed_skew_ms=_ms(session.allowed_skew_s),
+            rewind_on_loss=settings.redis.on_state_loss == OnStateLoss.REWIND,
+        )
         self._ingest = rebalances.ingest = Ingest(
             source=source,
             traces=RedisTraces(self._redis, keys),
             sessions=sessions,
             schedule=schedule,
             dead_letters=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
-            progress=PartitionProgress(
-                source=source,
-                store=progress,
-                clock=clock,
-                retrying=retrying,
-                metrics=metrics,
-                allowed_skew_ms=_ms(session.allowed_skew_s),
-                rewind_on_loss=settings.redis.on_state_loss == OnStateLoss.REWIND,
-            ),
+            progress=self._partitions,
             folder=self._folder(),
             conventions=Conventions(
                 session_id_attributes=session.id_attributes, project_attributes=session.project_attributes
@@ -181,6 +184,11 @@ class _Worker:
             session_timeout_ms=kafka.session_timeout_ms,
             request_timeout_ms=kafka.request_timeout_ms,
         )
+
+    def _on_reset(self, reset: OffsetReset) -> None:
+        """The log does not hold what was to be read: progress that points there is worth nothing."""
+        log_reset(reset)
+        self._partitions.restart(reset.partition)
 
     def _folder(self) -> Folder:
         return Folder(

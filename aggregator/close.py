@@ -12,11 +12,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aggregator.core.errors import SummaryTooLarge
 from aggregator.core.model import Partition, SessionRef, SessionRollup
 from aggregator.core.summary import summary
 from aggregator.ports import Claim, ClaimOutcome, Clock, DueEntry, Progress, Schedule, SessionStore, Source, SummarySink
 from aggregator.retry import Retrying
-from aggregator.telemetry import Metrics, Stage
+from aggregator.telemetry import Event, Metrics, Stage, get_logger
+
+log = get_logger()
 
 _PERIOD_S = 0.5  # how often the watermark is looked at when nothing is left to close
 
@@ -113,10 +116,15 @@ class Close:
         return True
 
     async def _publish(self, rollups: Sequence[SessionRollup], claims: Sequence[Claim]) -> None:
-        documents: list[tuple[SessionRef, bytes]] = [(rollup.ref, summary(rollup)) for rollup in rollups]
+        documents = [(rollup.ref, summary(rollup)) for rollup in rollups]
         if not documents:
             return
-        await self._sink.publish(documents)
+        try:
+            await self._sink.publish(documents)
+        except SummaryTooLarge as error:
+            log.error(Event.SUMMARY_CUT, sessions=len(error.refs), error=str(error))
+            cut = [(rollup.ref, summary(rollup, detail=False)) for rollup in rollups if rollup.ref in error.refs]
+            await self._sink.publish(cut)
         now_ms = self._clock.now_ms()
         for (_, document), claim in zip(documents, claims, strict=True):
             self._metrics.summary_published(len(document), (now_ms - claim.deadline_ms) / 1000)

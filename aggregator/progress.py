@@ -109,9 +109,15 @@ class PartitionProgress:
             if self._owned.pop(partition, None) is not None:
                 self._metrics.forget_partition(partition.topic, partition.number)
 
-    def owned(self) -> list[Partition]:
-        """The partitions that have been started, sorted."""
-        return sorted(self._owned)
+    def restart(self, partition: Partition) -> None:
+        """Decide anew where a partition of ours starts, since Redis or the log is no longer what it was.
+
+        That happens before anything more is fetched; what was fetched already moves no progress.
+        """
+        owned = self._owned.get(partition)
+        if owned is not None:
+            owned.recorded = None
+            self.unstarted.add(partition)
 
     def clock(self, partition: Partition) -> PartitionClock | None:
         """The log time of a partition, None where it is not ours."""
@@ -210,9 +216,7 @@ class PartitionProgress:
             stored = refused[partition]
             if stored is None or (write.previous is not None and stored < write.previous):
                 lost.add(partition)
-                # Started anew before anything more is fetched; what was fetched already moves no progress.
-                owned.recorded = None
-                self.unstarted.add(partition)
+                self.restart(partition)
                 log.error(
                     Event.STATE_LOST,
                     topic=partition.topic,

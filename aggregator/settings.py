@@ -119,7 +119,7 @@ class IngestSettings(_Group):
     """What bounds the memory of the write path."""
 
     max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 500
-    fetch_max_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 16_777_216
+    fetch_max_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 4_194_304
     trace_cache_spans: Annotated[int, Field(ge=0, le=10_000_000)] = 50_000
 
 

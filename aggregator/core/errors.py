@@ -3,6 +3,7 @@
     AggregatorError
     |-- RecordError          dead-letter the record, go on with the next
     |   `-- UndecodableRecord
+    |-- SummaryTooLarge      publish the session's summary without the detail of its traces
     |-- TransientError       retry with back-off: the outside system will come back
     |   |-- StoreUnavailable     Redis
     |   `-- BrokerUnavailable    Kafka
@@ -15,6 +16,8 @@ Adapters translate foreign exceptions into these once, at their edge, `from` the
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class AggregatorError(Exception):
@@ -32,6 +35,14 @@ class RecordError(AggregatorError):
 
 class UndecodableRecord(RecordError):
     """The bytes are no OTLP traces data; goes to the dead-letter topic whole."""
+
+
+class SummaryTooLarge(AggregatorError):
+    """The summary topic refuses a summary of this size; `refs` are its sessions (project, id), all others were acknowledged."""
+
+    def __init__(self, refs: Sequence[tuple[str, str]], detail: str) -> None:
+        super().__init__(detail)
+        self.refs = refs
 
 
 class TransientError(AggregatorError):

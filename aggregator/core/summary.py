@@ -173,8 +173,11 @@ def _entry_order(entry: dict[str, object]) -> tuple[bool, str, str]:
     return (started_at is None, str(started_at), str(entry["trace_id"]))
 
 
-def summary(session: SessionRollup) -> bytes:
-    """The summary as UTF-8 JSON; the same session gives the same bytes, whoever makes it and whenever."""
+def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
+    """The summary as UTF-8 JSON; the same session gives the same bytes, whoever makes it and whenever.
+
+    Without `detail` it leaves out the traces and says that it is truncated: for a topic that takes no larger one.
+    """
     counts = session.counts
     models: dict[str, object] = {}
     for name in sorted(session.models):
@@ -225,13 +228,13 @@ def summary(session: SessionRollup) -> bytes:
         "unpriced_calls": counts.unpriced_calls,
         "models": models,
         "services": session.services,
-        "traces": sorted(session.trace_entries, key=_entry_order),
+        "traces": sorted(session.trace_entries, key=_entry_order) if detail else [],
         "flags": {
             "conflicting_claim_traces": counts.conflicting_claim_traces,
             "wrapper_usage_traces": counts.wrapper_usage_traces,
             "nested_llm_traces": counts.nested_llm_traces,
             "missing_root_traces": counts.missing_root_traces,
         },
-        "truncated": session.truncated,
+        "truncated": session.truncated or not detail,
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -47,6 +47,7 @@ class Event(StrEnum):
     REDIS_CONNECTED = "redis_connected"  # version, cluster
     STATE_LOST = "state_lost"  # topic, partition, expected, found
 
+    SUMMARY_CUT = "summary_cut"  # sessions, error: published without the detail of their traces
     RECORD_REJECTED = "record_rejected"  # topic, partition, offset, reason, detail, partial, suppressed
 
 

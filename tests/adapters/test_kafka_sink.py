@@ -13,8 +13,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aggregator.adapters.kafka.producer import Message, Producer
-from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink, SummaryTooLargeError
-from aggregator.core.errors import BrokerUnavailable, FatalError
+from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink
+from aggregator.core.errors import BrokerUnavailable, FatalError, SummaryTooLarge
 from aggregator.core.model import SessionRef
 from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.process import LOCALHOST, free_port
@@ -165,7 +165,7 @@ async def test_a_summary_that_is_refused_is_named_and_the_others_are_sent(apache
     large = (SessionRef("p", "large"), bytes(4_000))
     async with producing(apache_kafka.bootstrap_servers) as producer:
         sink = KafkaSummarySink(producer, topic)
-        with pytest.raises(SummaryTooLargeError, match=r"p/large.*max\.message\.bytes") as caught:
+        with pytest.raises(SummaryTooLarge, match=r"p/large.*max\.message\.bytes") as caught:
             await sink.publish([*small[:20], large, *small[20:]])
         assert caught.value.refs == [large[0]]
         again = SessionRef("p", "again")

@@ -83,9 +83,11 @@ class World:
     stores: Stores
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
     log: FakeLog = field(init=False)
+    sink: FakeSink = field(init=False)
 
     def __post_init__(self) -> None:
         self.log = FakeLog(self.clock)
+        self.sink = FakeSink(self.log)
 
     def write(self, records: Sequence[Record], partitions: int) -> None:
         """Put the records on the log; the clock goes on to the last of them."""
@@ -151,7 +153,7 @@ class Worker:
             sessions=sessions,
             schedule=schedule,
             progress=progress,
-            sink=faulty(FakeSink(world.log)),
+            sink=faulty(world.sink),
             limits=CloseLimits(shards=SHARDS, batch_sessions=3),
             clock=clock,
             retrying=retrying,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aggregator.adapters.kafka.producer import Message, Producer
-from aggregator.core.errors import FatalError
+from aggregator.core.errors import FatalError, SummaryTooLarge
 from aggregator.core.model import SessionRef
 from aggregator.core.naming import encode_ref
 from aggregator.ports import InputRecord
@@ -15,18 +15,6 @@ from aggregator.telemetry import Event, get_logger
 log = get_logger()
 
 _SUMMARY_HEADERS: Final = (("content-type", b"application/json"), ("schema", b"session-summary/1"))
-
-
-class SummaryTooLargeError(FatalError):
-    """The summary topic refuses summaries of this size; `refs` are their sessions, the others of the call are sent."""
-
-    def __init__(self, topic: str, refs: Sequence[SessionRef], size_bytes: int) -> None:
-        super().__init__(
-            f"topic {topic!r} (AGGREGATOR_KAFKA__SUMMARY_TOPIC) refuses a summary of {size_bytes} bytes, of session "
-            f"{encode_ref(refs[0])}; raise the topic's max.message.bytes, or lower "
-            "AGGREGATOR_SESSION__MAX_SESSION_TRACES"
-        )
-        self.refs = refs
 
 
 class KafkaSummarySink:
@@ -41,7 +29,7 @@ class KafkaSummarySink:
     async def publish(self, summaries: Sequence[tuple[SessionRef, bytes]]) -> None:
         """Send all and wait until the broker has acknowledged each; sending one twice is harmless to consumers.
 
-        Raises `SummaryTooLargeError` once all others are acknowledged, else what `Producer.send` raises.
+        Raises `SummaryTooLarge` once all others are acknowledged, else what `Producer.send` raises.
         """
         messages = [
             Message(self._topic, encode_ref(ref).encode(), document, _SUMMARY_HEADERS) for ref, document in summaries
@@ -49,7 +37,12 @@ class KafkaSummarySink:
         refused = await self._producer.send(messages)
         if refused:
             sizes = [len(summaries[index][1]) for index in refused]
-            raise SummaryTooLargeError(self._topic, [summaries[index][0] for index in refused], min(sizes))
+            raise SummaryTooLarge(
+                [summaries[index][0] for index in refused],
+                f"topic {self._topic!r} (AGGREGATOR_KAFKA__SUMMARY_TOPIC) refuses a summary of {min(sizes)} bytes, of "
+                f"session {encode_ref(summaries[refused[0]][0])}; raise the topic's max.message.bytes, or lower "
+                "AGGREGATOR_SESSION__MAX_SESSION_TRACES",
+            )
 
 
 class KafkaDeadLetters:
