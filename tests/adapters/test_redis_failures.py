@@ -144,6 +144,7 @@ async def test_a_replica_is_away(connections: Connections, redis_server: RedisSe
                 await RedisTraces(connections, KEYS).store([write(1)])
         finally:
             client.replicaof("NO", "ONE")
+    assert await RedisTraces(connections, KEYS).store([write(1)]) == [None]
 
 
 async def test_a_busy_server_times_out_and_its_late_answer_reaches_nobody(redis_server: RedisServer) -> None:

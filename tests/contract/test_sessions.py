@@ -297,6 +297,7 @@ async def test_hostile_names(stores: Stores, hostile: str) -> None:
 async def test_many_sessions_and_many_traces_in_one_call(stores: Stores) -> None:
     refs = [ref(f"s-{number}") for number in range(130)]
     assert await stores.sessions.put([]) == []
+    assert await stores.sessions.put([SessionPut(S, [])]) == [PutReply([], [], Transition.NONE, 0)]
     puts = [SessionPut(who, [trace_put(number, 1) for number in range(3)]) for who in refs]
     replies = await stores.sessions.put(puts)
     assert [reply.transition for reply in replies] == [Transition.OPENED] * 130

@@ -8,7 +8,7 @@ from typing import Any, Final
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, SlotNotCoveredError
+from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, SlotNotCoveredError
 
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.failures import translated
@@ -30,12 +30,15 @@ class _Member:
         try:
             connection = self.node.acquire_connection()
             try:
-                return await exchange_on(connection, commands)
+                replies = await exchange_on(connection, commands)
             finally:
                 self.node.release(connection)
         except FOREIGN as error:
             self._way.forget_topology()
             raise translated(error, self.address) from error
+        if any(isinstance(reply, ClusterDownError | MovedError | ReadOnlyError) for reply in replies):
+            self._way.forget_topology()
+        return replies
 
 
 class ClusterRedis(Connections):

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 FOREIGN: Final = (RedisError, RedisClusterException, OSError)
 """What redis-py raises; adapters translate it (`failures.py`)."""
@@ -40,7 +40,8 @@ def packed(*arguments: str | bytes | int) -> bytes:
 async def exchange_on(connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
     """Write all commands and read their replies; after anything but an error reply the connection is closed.
 
-    A connection with replies still under way would give them to the next who uses it.
+    A connection with replies still under way would give them to the next who uses it, and one to a server that has
+    become a replica would stay there: the next one may be led to the new master.
     """
     replies: list[Any] = []
     try:
@@ -50,6 +51,8 @@ async def exchange_on(connection: AbstractConnection, commands: Sequence[bytes])
                 replies.append(await connection.read_response(disable_decoding=True))
             except ResponseError as error:
                 replies.append(error)
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await connection.disconnect(nowait=True)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise

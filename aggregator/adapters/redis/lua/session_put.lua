@@ -586,7 +586,9 @@ end
 
 -- What :traces holds of the item's traces, by index; `take` adds what it applies by id.
 local function read_entries(at, count)
-  if count == 1 then
+  if count == 0 then
+    return {}
+  elseif count == 1 then
     local _, id = unpack_limit(argument, 1, at)
     return call('HMGET', traces_key, id)
   end
