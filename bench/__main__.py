@@ -1,0 +1,126 @@
+"""`python -m bench`: CPU per span of each stage and of the whole worker, interpreted and compiled."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import worker
+from bench.builds import Build, builds
+from bench.servers import PARTITIONS, Servers, servers
+from bench.spans import LARGE, SMALL, Shape
+from bench.table import Column, memory_lines, table
+from bench.worker import Figures, Preloaded
+
+_SHAPES: Final[tuple[tuple[str, Shape], ...]] = (("large", LARGE), ("small", SMALL))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """How much is measured: sessions of five traces, per core flavour."""
+
+    stage_sessions: dict[str, int]
+    worker_sessions: dict[str, int]  # of 64-span records; of 4-span records as many
+    rounds: int
+    delay_sessions: int
+
+
+_FULL: Final = _Size(
+    stage_sessions={"interpreted": 400, "compiled": 1600},
+    worker_sessions={"interpreted": 4000, "compiled": 12_000},
+    rounds=5,
+    delay_sessions=400,
+)
+_QUICK: Final = _Size(
+    stage_sessions={"interpreted": 200, "compiled": 400},
+    worker_sessions={"interpreted": 4000, "compiled": 6000},
+    rounds=2,
+    delay_sessions=80,
+)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _stages(build: Build, at: Servers, loaded: Preloaded, shape: str, size: _Size) -> Figures:
+    summaries = await at.broker.create_topic("summaries", partitions=PARTITIONS)
+    fetch_records = min(loaded.records, 120_000 // loaded.shape.record_spans)
+    command = [
+        *(sys.executable, "-m", "bench.stages", "--shape", shape, "--redis", at.redis_url),
+        *("--brokers", at.broker.bootstrap_servers, "--topic", loaded.topic, "--summaries", summaries),
+        *("--sessions", str(size.stage_sessions[build.core]), "--rounds", str(size.rounds)),
+        *("--fetch-records", str(fetch_records)),
+    ]
+    child = await asyncio.create_subprocess_exec(
+        *command, cwd=build.directory, env=build.environment(), stdout=subprocess.PIPE
+    )
+    out, _ = await child.communicate()
+    if child.returncode:
+        raise RuntimeError(f"the stages ended with {child.returncode}")
+    found = json.loads(out)
+    if found["core"] != build.core:
+        raise RuntimeError(f"the copy is {found['core']}, not {build.core}")
+    return dict(found["figures"])
+
+
+async def _columns(at: Servers, copies: list[Build], size: _Size, directory: Path) -> list[Column]:
+    columns: list[Column] = []
+    for shape_name, shape in _SHAPES:
+        for build in copies:
+            _say(f"{shape.record_spans}-span records, {build.core}: filling a topic")
+            loaded = await worker.preload(at, shape, sessions=size.worker_sessions[build.core])
+            _say(f"{shape.record_spans}-span records, {build.core}: stages")
+            figures = await _stages(build, at, loaded, shape_name, size)
+            _say(f"{shape.record_spans}-span records, {build.core}: the whole worker")
+            figures |= await worker.backlog(build, at, loaded, directory)
+            if shape is LARGE:
+                figures |= await worker.delay(build, at, directory, sessions=size.delay_sessions)
+            columns.append(Column(core=build.core, record_spans=shape.record_spans, figures=figures))
+            await at.broker.delete_topic(loaded.topic)
+    return columns
+
+
+async def _run(options: argparse.Namespace, directory: Path) -> None:
+    _say("copying and compiling the package")
+    copies = builds(Path(options.work) if options.work else directory)
+    if options.core:
+        copies = [build for build in copies if build.core == options.core]
+    async with servers() as at:
+        _say(f"on {at.names}")
+        if options.million:
+            found = await worker.open_sessions(copies[-1], at, directory, sessions=options.million)
+            print("\n".join(memory_lines(copies[-1].core, found)))
+            return
+        columns = await _columns(at, copies, _QUICK if options.quick else _FULL, directory)
+        print("\n".join(table(columns, at.names)))
+
+
+def main() -> None:
+    """Measure, and print one table."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything: two minutes instead of ten")
+    parser.add_argument(
+        "--million",
+        nargs="?",
+        type=int,
+        const=1_000_000,
+        metavar="SESSIONS",
+        help="instead: memory of the worker and of Redis while a million sessions are open",
+    )
+    parser.add_argument("--core", choices=("interpreted", "compiled"), help="only this one")
+    parser.add_argument("--work", metavar="DIRECTORY", help="keep the copies of the package here, and take those there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        asyncio.run(_run(options, Path(directory)))
+
+
+if __name__ == "__main__":
+    main()
