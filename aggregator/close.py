@@ -122,7 +122,7 @@ class Close:
         try:
             await self._sink.publish(documents)
         except SummaryTooLarge as error:
-            log.error(Event.SUMMARY_CUT, sessions=len(error.refs), error=str(error))
+            log.warning(Event.SUMMARY_CUT, sessions=len(error.refs), error=str(error))
             cut = [(rollup.ref, summary(rollup, detail=False)) for rollup in rollups if rollup.ref in error.refs]
             await self._sink.publish(cut)
         now_ms = self._clock.now_ms()
