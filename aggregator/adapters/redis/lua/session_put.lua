@@ -557,25 +557,26 @@ local function write(names, state, stored, bounds, last_ms, leftovers)
   local sets, deletes = {'_s', false, '_c', upper, '_d', lower}, {}
   plan_bounds(sets, deletes, state, bounds, stored and stored[4])
   sets[2] = struct_pack(STATE_FORMAT, unpack(state))
+  if new or state[LAST] ~= last_ms then
+    sets[#sets + 1], sets[#sets + 2] = 'last_activity_ms', format('%d', state[LAST])
+  end
+  plan_sums(sets, sums, new)
   local size = #sets
+  local truncated = state[FOLDED] > 0 or sums[TRUNCATED] > 0
+  if new or truncated ~= (was_folded or sums[TRUNCATED] > moved[TRUNCATED]) then
+    sets[size + 1], sets[size + 2] = 'truncated', truncated and '1' or '0'
+    size = size + 2
+  end
   if transition ~= NONE then
     sets[size + 1], sets[size + 2] = 'status', 'open'
     size = size + 2
   end
   if new then
+    -- What never changes goes last: the others are found sooner.
     local _, project, session_id = unpack_limit(names, 2, 0)
     sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = 'project', project, 'session_id', session_id
     sets[size + 5], sets[size + 6] = 'revision', '0'
     sets[size + 7], sets[size + 8] = 'opened_at', time_text(state[OPENED] * 1000)
-    size = size + 8
-  end
-  if state[LAST] ~= last_ms then
-    sets[size + 1], sets[size + 2] = 'last_activity_ms', format('%d', state[LAST])
-  end
-  plan_sums(sets, sums, new)
-  local truncated = state[FOLDED] > 0 or sums[TRUNCATED] > 0
-  if new or truncated ~= (was_folded or sums[TRUNCATED] > moved[TRUNCATED]) then
-    sets[#sets + 1], sets[#sets + 2] = 'truncated', truncated and '1' or '0'
   end
   call('HSET', session_key, unpack(sets))
   if #deletes > 0 and not new then
