@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
-
-import msgpack  # type: ignore[import-untyped]
 
 from aggregator.adapters.redis.calls import Connections, Items
 from aggregator.adapters.redis.keys import Keys, SessionKeys
@@ -148,12 +145,13 @@ def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim:
 
 
 def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
-    _, _, revision, reason, opened_ms, started_us, ended_us, folded, sums, folded_part, entries, models = reply
-    counts = _counts(sums)
+    _, _, revision, reason, opened_ms, bounds, folded, upper, lower, folded_part, entries, models = reply
+    started_us, ended_us = json.loads(bounds)
+    counts = Counts._make(json.loads(upper)[1:] + json.loads(lower))
     users: dict[str, FirstUse] = {}
     services: set[str] = set()
     if folded_part:
-        _, _, folded_users, folded_services = _unpack(folded_part)
+        _, _, folded_users, folded_services = json.loads(folded_part)
         _merge_users(users, folded_users)
         services.update(folded_services)
     shown: list[dict[str, object]] = []
@@ -180,20 +178,9 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     )
 
 
-def _counts(sums: bytes) -> Counts:
-    """The sums as `session_put.lua` packs them: 4 bytes each, or doubles."""
-    size = len(Counts._fields)
-    return Counts._make(map(int, struct.unpack(f"<{size}I" if len(sums) == 4 * size else f"<{size}d", sums)))
-
-
-def _unpack(packed: bytes) -> list[Any]:
-    values: list[Any] = msgpack.unpackb(packed, raw=False)
-    return values
-
-
 def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]]) -> None:
     for start_us, span_id, user_id in more:
-        use = FirstUse(start_us, span_id, user_id)
+        use = FirstUse(int(start_us), span_id, user_id)  # of folded traces it is text
         if user_id not in users or use < users[user_id]:
             users[user_id] = use
 

@@ -4,11 +4,11 @@
 -- ARGV[1]  MessagePack list {watermark_ms, idle_timeout_ms, max_duration_ms, retention_ms, items}; an item is
 --          {session key, :traces key, :models key}.  KEYS is only for routing and may be empty.
 -- RETURNS  MessagePack list, per item its error text or one of
---          {0, deadline_ms, revision, reason, opened_ms, started_us, ended_us, folded traces, _c .. _d, _f or "",
---           values of :traces, flat list of :models}                                     claimed
+--          {0, deadline_ms, revision, reason, opened_ms, _b, folded traces, _c, _d, _f or "", values of :traces,
+--           flat list of :models}                                                        claimed
 --          {1, deadline_ms}                                                              not due
 --          {2}  closed          {3}  dropped          {4}  gone
---          reason is 1 (idle) or 2 (max_duration); _c, _d and _f are as session_put.lua keeps them.
+--          reason is 1 (idle) or 2 (max_duration); _b, _c, _d and _f are as session_put.lua keeps them.
 --
 -- Idempotent: a session that is closing already and still due is read again as it stands, with the same revision and
 -- the reason that was stored at its first claim.  One that was dropped is gone the second time.
@@ -19,9 +19,8 @@ local CLAIMED, NOT_DUE, ANSWER_CLOSED, DROPPED, GONE = 0, 1, 2, 3, 4
 local OPEN, CLOSED = 0, 2
 local IDLE, MAX_DURATION = 1, 2
 -- Positions in the private field _s.
-local STATUS, REVISION, OPENED, SINCE, LAST, STARTED, ENDED, FOLDED, REASON = 1, 2, 3, 4, 5, 6, 7, 9, 10
-local STATE_SIZE, STATE_FORMAT = 10, '<BI4dddddI4I4B'
-local NARROW_BYTES = 48
+local STATUS, REVISION, OPENED, SINCE, LAST, FOLDED, REASON = 1, 2, 3, 4, 5, 7, 8
+local STATE_TEXT = '[%d,%d,%d,%d,%d,%d,%d,%d]'
 
 local request = unpack_all(ARGV[1])
 local watermark_ms, idle_timeout_ms, max_duration_ms = request[1], request[2], request[3]
@@ -29,11 +28,11 @@ local retention_ms, items = string.format('%.0f', request[4]), request[5]
 
 local function claim(item)
   local session_key, traces_key, models_key = item[1], item[2], item[3]
-  local stored = call('HMGET', session_key, '_s', '_c', '_d', '_f')
+  local stored = call('HMGET', session_key, '_s', '_b', '_c', '_d', '_f')
   if not stored[1] then
     return {GONE}
   end
-  local state = {struct.unpack(STATE_FORMAT, stored[1])}
+  local state = cjson.decode(stored[1])
   if state[STATUS] == CLOSED then
     return {ANSWER_CLOSED}
   end
@@ -42,7 +41,7 @@ local function claim(item)
   if watermark_ms < deadline_ms then
     return {NOT_DUE, deadline_ms}
   end
-  local trace_count = struct.unpack(#stored[2] == NARROW_BYTES and '<I4' or '<d', stored[2])
+  local trace_count = cjson.decode(stored[3])[2]
   -- Everything is read before anything is written: should a slot be moving, a key that is elsewhere fails the item.
   local entries, models = call('HVALS', traces_key), call('HGETALL', models_key)
   if trace_count == 0 and state[REVISION] == 0 then
@@ -55,12 +54,12 @@ local function claim(item)
     state[STATUS] = 1
     state[REVISION] = state[REVISION] + 1
     state[REASON] = idle_ms <= watermark_ms and IDLE or MAX_DURATION
-    call('HSET', session_key, '_s', struct.pack(STATE_FORMAT, unpack(state, 1, STATE_SIZE)), 'status', 'closing',
+    call('HSET', session_key, '_s', string.format(STATE_TEXT, unpack(state)), 'status', 'closing',
       'revision', string.format('%.0f', state[REVISION]))
   end
   return {
-    CLAIMED, deadline_ms, state[REVISION], state[REASON], state[OPENED], state[STARTED], state[ENDED], state[FOLDED],
-    stored[2] .. stored[3], stored[4] or '', entries, models,
+    CLAIMED, deadline_ms, state[REVISION], state[REASON], state[OPENED], stored[2], state[FOLDED], stored[3], stored[4],
+    stored[5] or '', entries, models,
   }
 end
 

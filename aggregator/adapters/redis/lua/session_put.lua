@@ -13,38 +13,37 @@
 --          {transition, deadline_ms, outcomes, versions}.  transition: 0 none, 1 opened, 2 reopened.
 --          outcome: 0 applied, 1 same, 2 stale, 3 folded.
 --
--- Private fields of the session hash, first in it because a listpack is searched from its head, and of at most the 64
--- bytes that one takes; little-endian, so that packing them is cheap (session_claim.lua and _settle read them too):
---   _s  '<BI4dddddI4I4B': status (0 open, 1 closing, 2 closed), revision, opened_ms, since_ms (of this opening),
---       last_activity_ms, started_us, ended_us, entries in :traces, traces folded, close reason (0 none, 1 idle,
---       2 max_duration)
---   _c, _d  the sums, model.Counts 1 to 12 and 13 to 23, as I4 each, or as d each once one has outgrown that
---   _u  first use of the user shown; missing without a user
---   _f  MessagePack of what folded traces leave behind: {started_us, ended_us, uses, services}; missing while none is
+-- Private fields of the session hash, first in it because a listpack is searched from its head, and as a rule of at
+-- most the 64 bytes that one takes; JSON text, since clients that decode what they read must be able to read the hash
+-- whole (session_claim.lua and session_settle.lua read them too):
+--   _s  [status (0 open, 1 closing, 2 closed), revision, opened_ms, since_ms (of this opening), last_activity_ms,
+--       entries in :traces, traces folded, close reason (0 none, 1 idle, 2 max_duration)]
+--   _b  [started_us, ended_us]
+--   _c  [0, model.Counts 1 to 12]    _d  [model.Counts 13 to 23]    the sums
+--   _u  start_us in 16 digits and span id of the first use of user_id; missing without a user
+--   _f  [started_us, ended_us, uses, services] of the folded traces, times as text; missing while none is folded
 --
 -- Idempotent: a version that :traces holds already, or an older one, changes nothing; all written values are absolute.
 -- Every key is read before the first is written, so that an item whose slot is moving fails whole.
 -- Integers are formatted with %d, which is exact up to 2^63 where a C long has 64 bits.
 
-local call, pack, unpack_limit, decode = redis.call, cmsgpack.pack, cmsgpack.unpack_limit, cjson.decode
+local call, unpack_limit, decode, encode = redis.call, cmsgpack.unpack_limit, cjson.decode, cjson.encode
 local find, format, match, sub = string.find, string.format, string.match, string.sub
 local floor, max, min = math.floor, math.max, math.min
-local struct_pack, struct_unpack = struct.pack, struct.unpack
 
 local APPLIED, SAME, STALE, IS_FOLDED = 0, 1, 2, 3
 local NONE, OPENED_NOW, REOPENED = 0, 1, 2
 local OPEN, CLOSED = 0, 2
--- Positions in _s.
-local STATUS, OPENED, SINCE, LAST, STARTED, ENDED, ENTRIES, FOLDED, REASON = 1, 3, 4, 5, 6, 7, 8, 9, 10
-local STATE_SIZE, STATE_FORMAT = 10, '<BI4dddddI4I4B'
+-- Positions in _s, and behind them those of _b.
+local STATUS, OPENED, SINCE, LAST, ENTRIES, FOLDED, REASON, STARTED, ENDED = 1, 3, 4, 5, 6, 7, 8, 9, 10
+local STATE_TEXT = '[%d,%d,%d,%d,%d,%d,%d,%d]'
 -- Positions in model.Counts, one further since unpack_limit puts its offset first; the first 14 are fields of their own
 -- under these names.
 local TRACES, PROMPT, COMPLETION, REPORTED, PRICED, TRUNCATED, USD, NANO = 2, 7, 8, 16, 17, 22, 23, 24
 local COUNTS = 23
-local SUMS_FORMAT, WIDE_SUMS_FORMAT = '<' .. string.rep('I4', COUNTS), '<' .. string.rep('d', COUNTS)
-local UPPER_FORMAT, WIDE_UPPER_FORMAT = '<' .. string.rep('I4', 12), '<' .. string.rep('d', 12)
-local LOWER_FORMAT, WIDE_LOWER_FORMAT = '<' .. string.rep('I4', 11), '<' .. string.rep('d', 11)
-local NARROW_BYTES, NARROW_MOST = 48, 4294967295
+local UPPER = 12
+local UPPER_TEXT = '[0' .. string.rep(',%d', UPPER) .. ']'
+local LOWER_TEXT = '[%d' .. string.rep(',%d', COUNTS - UPPER - 1) .. ']'
 local NAMES = {
   false, 'trace_count', 'span_count', 'llm_span_count', 'error_count', 'error_trace_count', 'prompt_tokens',
   'completion_tokens', 'cache_read_tokens', 'cache_write_tokens', 'reasoning_tokens', 'embedding_tokens',
@@ -175,8 +174,8 @@ local function bounds_of_all()
   end
   local folded = call('HGET', session_key, '_f')
   if folded then
-    local part = cmsgpack.unpack(folded)
-    widen(part[1], part[2], use_text(part[3][1]))
+    local part = decode(folded)
+    widen(tonumber(part[1]), tonumber(part[2]), use_text(part[3][1]))
   end
   return started, ended, user
 end
@@ -240,7 +239,8 @@ local function fold(state)
     return byte_order(a[2], b[2])
   end)
   local stored = call('HGET', session_key, '_f')
-  local folded = stored and cmsgpack.unpack(stored) or {0, 0, {}, {}}
+  local folded = stored and decode(stored) or {0, 0, {}, {}}
+  folded[1], folded[2] = tonumber(folded[1]), tonumber(folded[2])
   local entries = #all / 2
   local count = min(#aged, max(entries - max_session_traces, floor((max_session_traces + 9) / 10)))
   for index = 1, count do
@@ -255,7 +255,12 @@ local function fold(state)
     call('HDEL', traces_key, aged[index][2])
   end
   if count > 0 then
-    call('HSET', session_key, '_f', pack(folded))
+    -- As text, since cjson would write so large numbers rounded.
+    folded[1], folded[2] = format('%d', folded[1]), format('%d', folded[2])
+    for _, use in ipairs(folded[3]) do
+      use[1] = format('%d', use[1])
+    end
+    call('HSET', session_key, '_f', encode(folded))
   end
   state[ENTRIES] = entries - count
   state[FOLDED] = state[FOLDED] + count
@@ -419,7 +424,7 @@ local function plan_bounds(sets, deletes, state, bounds, was_user)
   local user, size = bounds[3], #sets
   if user ~= was_user then
     if user then
-      sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = '_u', user, 'user_id', sub(user, 33)
+      sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = '_u', sub(user, 1, 32), 'user_id', sub(user, 33)
       size = size + 4
     else
       deletes[1], deletes[2] = '_u', 'user_id'
@@ -431,6 +436,8 @@ local function plan_bounds(sets, deletes, state, bounds, was_user)
     return
   end
   state[STARTED], state[ENDED] = started, ended
+  sets[size + 1], sets[size + 2] = '_b', format('[%d,%d]', started, ended)
+  size = size + 2
   if started == 0 then
     deletes[#deletes + 1] = 'started_at'
   elseif started ~= was_started then
@@ -448,6 +455,15 @@ local function plan_bounds(sets, deletes, state, bounds, was_user)
   else
     sets[size + 1], sets[size + 2] = 'duration_ms', duration_text(ended - started)
   end
+end
+
+local function state_text(state)
+  return format(STATE_TEXT, unpack(state, 1, REASON))
+end
+
+-- The first use of the user shown, as `used_before` compares it; nil without a user.
+local function first_use(stored)
+  return stored[5] and stored[5] .. stored[6] or nil
 end
 
 -- A session that has no hash may have left tombstones, which stay; anything else belongs to one that was evicted.
@@ -471,7 +487,7 @@ local function write_tombstones(state, new)
     call('PEXPIRE', traces_key, retention_ms)
     return
   end
-  call('HSET', session_key, '_s', struct_pack(STATE_FORMAT, unpack(state)))
+  call('HSET', session_key, '_s', state_text(state))
   if state[STATUS] == CLOSED then
     call('PEXPIRE', traces_key, retention_ms, 'NX')
   end
@@ -509,10 +525,13 @@ end
 
 -- The sums after what the traces moved, and the two fields that keep them.
 local function add_sums(stored)
-  local sums, most = moved, 0
+  local sums = moved
   if stored then
-    local format_of = #stored[2] == NARROW_BYTES and SUMS_FORMAT or WIDE_SUMS_FORMAT
-    sums = {0, struct_unpack(format_of, stored[2] .. stored[3])}
+    sums = decode(stored[3])
+    local lower = decode(stored[4])
+    for position = 1, COUNTS - UPPER do
+      sums[UPPER + 1 + position] = lower[position]
+    end
     for position = 2, COUNTS + 1 do
       local by = moved[position]
       if by ~= 0 then
@@ -524,15 +543,7 @@ local function add_sums(stored)
   if carry ~= 0 then
     sums[USD], sums[NANO] = sums[USD] + carry, sums[NANO] - carry * BILLION
   end
-  for position = 2, COUNTS + 1 do
-    if sums[position] > most then
-      most = sums[position]
-    end
-  end
-  if most <= NARROW_MOST then
-    return sums, struct_pack(UPPER_FORMAT, unpack(sums, 2, 13)), struct_pack(LOWER_FORMAT, unpack(sums, 14, 24))
-  end
-  return sums, struct_pack(WIDE_UPPER_FORMAT, unpack(sums, 2, 13)), struct_pack(WIDE_LOWER_FORMAT, unpack(sums, 14, 24))
+  return sums, format(UPPER_TEXT, unpack(sums, 2, UPPER + 1)), format(LOWER_TEXT, unpack(sums, UPPER + 2, COUNTS + 1))
 end
 
 -- Writes everything that a put changed; returns the transition.
@@ -555,8 +566,11 @@ local function write(names, state, stored, bounds, last_ms, leftovers)
   end
   local sums, upper, lower = add_sums(stored)
   local sets, deletes = {'_s', false, '_c', upper, '_d', lower}, {}
-  plan_bounds(sets, deletes, state, bounds, stored and stored[4])
-  sets[2] = struct_pack(STATE_FORMAT, unpack(state))
+  if new then
+    sets[7], sets[8] = '_b', '[0,0]'
+  end
+  plan_bounds(sets, deletes, state, bounds, stored and first_use(stored))
+  sets[2] = state_text(state)
   if new or state[LAST] ~= last_ms then
     sets[#sets + 1], sets[#sets + 2] = 'last_activity_ms', format('%d', state[LAST])
   end
@@ -608,11 +622,12 @@ local function put(at, trace_count)
   at, session_key, names = unpack_limit(argument, 2, at)
   traces_key, models_key = session_key .. ':traces', session_key .. ':models'
   moved, moved_models, rows, changed, exact, least_ms = nil, {}, {}, false, true, nil
-  local stored = call('HMGET', session_key, '_s', '_c', '_d', '_u')
+  local stored = call('HMGET', session_key, '_s', '_b', '_c', '_d', '_u', 'user_id')
   local state, leftovers
   if stored[1] then
-    state = {struct_unpack(STATE_FORMAT, stored[1])}
-    state[STATE_SIZE + 1] = nil  -- where struct.unpack stopped
+    state = decode(stored[1])
+    local bounds = decode(stored[2])
+    state[STARTED], state[ENDED] = bounds[1], bounds[2]
   else
     state = {OPEN, 0, 0, 0, 0, 0, 0, 0, 0, 0}
     leftovers = call('EXISTS', traces_key, models_key) > 0
@@ -621,7 +636,7 @@ local function put(at, trace_count)
     end
     stored = nil
   end
-  local last_ms, bounds = state[LAST], {state[STARTED], state[ENDED], stored and stored[4]}
+  local last_ms, bounds = state[LAST], {state[STARTED], state[ENDED], stored and first_use(stored)}
   local entry_of, outcomes, versions = read_entries(at, trace_count), {}, {}
   for index = 1, trace_count do
     at = take(at, entry_of, index, state, bounds, outcomes, versions)
@@ -656,4 +671,4 @@ for index = 1, item_count do
   replies[index] = reply
   offset, entries_before = offset + length, entries_before + trace_count
 end
-return pack(replies)
+return cmsgpack.pack(replies)

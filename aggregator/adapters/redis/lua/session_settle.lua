@@ -12,7 +12,7 @@ local call, unpack_all, pack = redis.call, cmsgpack.unpack, cmsgpack.pack
 local CLOSING, CLOSED = 1, 2
 -- Positions in the private field _s.
 local STATUS, REVISION = 1, 2
-local STATE_SIZE, STATE_FORMAT = 10, '<BI4dddddI4I4B'
+local STATE_TEXT = '[%d,%d,%d,%d,%d,%d,%d,%d]'
 
 local request = unpack_all(ARGV[1])
 local retention_ms, items = string.format('%.0f', request[1]), request[2]
@@ -23,7 +23,7 @@ local function settle(item)
   if not stored then
     return 0
   end
-  local state = {struct.unpack(STATE_FORMAT, stored)}
+  local state = cjson.decode(stored)
   if state[REVISION] ~= revision then
     return 0
   elseif state[STATUS] == CLOSED then
@@ -35,7 +35,7 @@ local function settle(item)
   -- Life first: should a slot be moving, a key that is elsewhere fails the item before anything is written.
   call('PEXPIRE', item[2], retention_ms)
   call('PEXPIRE', item[3], retention_ms)
-  call('HSET', session_key, '_s', struct.pack(STATE_FORMAT, unpack(state, 1, STATE_SIZE)), 'status', 'closed')
+  call('HSET', session_key, '_s', string.format(STATE_TEXT, unpack(state)), 'status', 'closed')
   call('PEXPIRE', session_key, retention_ms)
   return 1
 end
