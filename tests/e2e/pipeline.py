@@ -158,7 +158,8 @@ class Pipeline:
         async def look() -> bool:
             if any(self.progress().get(partition, 0) < end for partition, end in self.ends.items()):
                 return False
-            return await self.committed() == dict(self.ends)
+            committed = await self.committed()
+            return all(committed.get(partition) == end for partition, end in self.ends.items())
 
         await until(f"the offsets {dict(self.ends)} are committed", look)
 
@@ -217,22 +218,15 @@ class Pipeline:
 async def pipeline(
     broker: Broker, place: RedisServer | Cluster, log_dir: Path, *, partitions: int = PARTITIONS
 ) -> AsyncIterator[Pipeline]:
-    """Make the topics; at the end stop every process, and if the test failed show what they logged."""
+    """Make the topics; at the end stop every process and print what they logged, which pytest shows after failures."""
     topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions)
     made = Pipeline(broker, place, topic, log_dir)
     for output in (made.summary_topic, made.dead_letter_topic):
         await broker.create_topic(name=output)
     try:
         yield made
-    except BaseException:
-        show_logs(made.commands)
-        raise
     finally:
         await asyncio.gather(*(command.terminate() for command in made.commands))
         made.redis.close()
-
-
-def show_logs(commands: Sequence[Command]) -> None:
-    """Print the end of each log, which pytest shows beside the failure."""
-    for command in commands:
-        print(f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(60)}")
+        for command in made.commands:
+            print(f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(60)}")

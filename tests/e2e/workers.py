@@ -95,8 +95,11 @@ class Worker(Command):
 
     async def get(self, path: str) -> Answer:
         """Ask one of its endpoints."""
-        async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as client, client.get(self._url + path) as answer:
-            return Answer(answer.status, await answer.text())
+        try:
+            async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as client, client.get(self._url + path) as answer:
+                return Answer(answer.status, await answer.text())
+        except aiohttp.ClientConnectionError as error:
+            raise AssertionError(f"{self.child.name} does not answer {path}{self.child.log_end()}") from error
 
     async def is_ready(self) -> bool:
         """Whether `/readyz` says so."""
