@@ -151,7 +151,7 @@ async def _redis(redis: RedisSettings, report: _Report) -> None:
             await connections.close()
     except ConfigurationError as error:
         report.say("redis", str(redis.url))
-        report.problem(f"AGGREGATOR_REDIS__URL: {error}")
+        report.problem(str(error))
         return
     except AggregatorError as error:
         report.say("redis", str(redis.url))

@@ -13,9 +13,12 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyErr
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.failures import translated
 from aggregator.adapters.redis.wire import FOREIGN, Node, exchange_on, packed
+from aggregator.core.errors import ConfigurationError
 
 _MOST_HOPS: Final = 5
 """A key that moves is asked for at most so often before the whole call is left to be repeated."""
+
+_NO_CLUSTER: Final = "cluster support disabled"  # what a single server says
 
 
 class _Member:
@@ -69,6 +72,10 @@ class ClusterRedis(Connections):
                 await self._client.nodes_manager.initialize()
                 self._stale = False
         except FOREIGN as error:
+            if _is_no_cluster(error):
+                raise ConfigurationError(
+                    f"AGGREGATOR_REDIS__CLUSTER: this is a single server ({self.address}); set it to false"
+                ) from error
             raise translated(error, self.address) from error
 
     async def _placed(self, keys: Sequence[str]) -> list[tuple[Node, list[int]]]:
@@ -105,3 +112,10 @@ class ClusterRedis(Connections):
                 return answer
             node = _Member(found, self)
         return answer
+
+
+def _is_no_cluster(error: BaseException | None) -> bool:
+    """Whether this came of asking a single server, which no waiting mends; redis-py hides what the server said."""
+    while error is not None and _NO_CLUSTER not in str(error):
+        error = error.__cause__ or error.__context__
+    return error is not None

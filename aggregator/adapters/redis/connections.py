@@ -80,7 +80,8 @@ def connect(
     except (ValueError, RedisError, RedisClusterException) as error:
         # The error is not quoted: it may hold the URL with its password.
         raise ConfigurationError(
-            "redis.url can't be read; it must look like redis://user:password@host:6379/0 (or rediss://, unix://)"
+            "AGGREGATOR_REDIS__URL: can't be read; it must look like redis://user:password@host:6379/0 "
+            "(or rediss://, unix://)"
         ) from error
 
 

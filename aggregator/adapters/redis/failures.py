@@ -56,7 +56,9 @@ def translated(
         return error
     said = str(error) or type(error).__name__
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return ConfigurationError(f"Redis at {address} refuses us: {said}; check user and password in redis.url")
+        return ConfigurationError(
+            f"AGGREGATOR_REDIS__URL: Redis at {address} refuses us: {said}; check its user and password"
+        )
     if not isinstance(error, ResponseError) or _passes(error, said):
         return StoreUnavailable(f"Redis at {address}: {said}")
     if "WRONGTYPE" in said or in_script:
