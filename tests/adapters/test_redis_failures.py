@@ -184,7 +184,7 @@ async def test_many_tasks_share_the_way(connections: Connections) -> None:
 
 async def test_a_wrong_password_is_a_matter_of_settings(redis_server: RedisServer) -> None:
     connections = connect(f"redis://nobody:wrong@127.0.0.1:{redis_server.port}/0")
-    with pytest.raises(ConfigurationError, match=r"redis\.url") as caught:
+    with pytest.raises(ConfigurationError, match="AGGREGATOR_REDIS__URL") as caught:
         await servers(connections)
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
     await connections.close()
