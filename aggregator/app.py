@@ -47,6 +47,7 @@ from aggregator.telemetry import Event, Metrics, RejectLog, core_flavour, get_lo
 log = get_logger()
 
 _DRAIN_SHARE = 0.7  # of the grace period; the rest is for leaving the group and closing connections
+_CANCEL_AGAIN_S = 0.2  # a task that has taken its cancellation ends within milliseconds
 _CLOSE_EACH_S = 3.0  # a server that is away must not keep the others from being told
 
 
@@ -230,10 +231,17 @@ class _Worker:
         self._ready = True
         log.info(Event.WORKER_READY)
         _calm_garbage_collector()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._ingest.read(), name="read")
-            tasks.create_task(self._ingest.apply(), name="apply")
-            tasks.create_task(self._close.run(), name="close")
+        tasks = [
+            asyncio.create_task(self._ingest.read(), name="read"),
+            asyncio.create_task(self._ingest.apply(), name="apply"),
+            asyncio.create_task(self._close.run(), name="close"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            await _cancelled(tasks)
 
     async def _drain(self, work: asyncio.Task[None]) -> None:
         """Let both paths finish what they hold, within their share of the grace period."""
@@ -246,8 +254,7 @@ class _Worker:
         if not work.done():
             if self._ready:
                 log.warning(Event.GRACE_EXCEEDED, grace_s=grace_s)
-            work.cancel()
-            await asyncio.wait({work})
+            await _cancelled([work])
 
     def _outcome(self, work: asyncio.Task[None]) -> int:
         if work.cancelled():
@@ -255,10 +262,9 @@ class _Worker:
         error = work.exception()
         if error is None:
             return 0
-        cause = _first(error)
-        log.error(Event.TASK_DIED, error=str(cause), exc_info=None if isinstance(cause, AggregatorError) else cause)
-        if isinstance(cause, FatalError):
-            raise cause
+        log.error(Event.TASK_DIED, error=str(error), exc_info=None if isinstance(error, AggregatorError) else error)
+        if isinstance(error, FatalError):
+            raise error
         return 1
 
     async def close(self) -> None:
@@ -309,11 +315,16 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _first(error: BaseException) -> BaseException:
-    """The error that began it, out of the groups that tasks wrap it in."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: in Python 3.11 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+
+    A TaskGroup cancels once, and would then wait for ever for the others when one task has died.
+    """
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 async def _bounded(closing: Awaitable[object]) -> None:

@@ -38,7 +38,10 @@ class UndecodableRecord(RecordError):
 
 
 class SummaryTooLarge(AggregatorError):
-    """The summary topic refuses a summary of this size; `refs` are its sessions (project, id), all others were acknowledged."""
+    """The summary topic refuses a summary of this size.
+
+    `refs` are the sessions (project, id) whose summaries were refused; all others were acknowledged.
+    """
 
     def __init__(self, refs: Sequence[tuple[str, str]], detail: str) -> None:
         super().__init__(detail)

@@ -12,7 +12,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyErr
 
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.wire import FOREIGN, Node, exchange_on, packed
+from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, exchange_on, packed
 from aggregator.core.errors import ConfigurationError
 
 _MOST_HOPS: Final = 5
@@ -33,7 +33,7 @@ class _Member:
         try:
             connection = self.node.acquire_connection()
             try:
-                replies = await exchange_on(connection, commands)
+                replies = await exchange_on(connection, commands, cancelled=cancellations())
             finally:
                 self.node.release(connection)
         except FOREIGN as error:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.cluster import ClusterRedis
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.wire import FOREIGN, Node, exchange_on
+from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, exchange_on
 from aggregator.core.errors import ConfigurationError
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -36,10 +36,11 @@ class SingleRedis(Connections):
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
         """See `Node`: with one server the way and the node are the same."""
         pool = self._client.connection_pool
+        cancelled = cancellations()
         try:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]
             try:
-                return await exchange_on(connection, commands)
+                return await exchange_on(connection, commands, cancelled=cancelled)
             finally:
                 await pool.release(connection)
         except FOREIGN as error:

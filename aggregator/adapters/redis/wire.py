@@ -7,6 +7,7 @@ thirty.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -37,15 +38,29 @@ def packed(*arguments: str | bytes | int) -> bytes:
     return _pack_command(arguments)
 
 
-async def exchange_on(connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
+def cancellations() -> int:
+    """How often the running task has been told to end; see `exchange_on`."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+def _raise_lost(before: int) -> None:
+    if cancellations() > before:
+        raise asyncio.CancelledError
+
+
+async def exchange_on(connection: AbstractConnection, commands: Sequence[bytes], *, cancelled: int) -> list[Any]:
     """Write all commands and read their replies; after anything but an error reply the connection is closed.
 
     A connection with replies still under way would give them to the next who uses it, and one to a server that has
     become a replica would stay there: the next one may be led to the new master.
+    `cancelled` are the `cancellations` before the connection was asked for: redis-py waits with `asyncio.wait_for`,
+    which in Python 3.11 loses a cancellation that comes as it ends, and a task that was told to end would live on.
     """
     replies: list[Any] = []
     try:
         await connection.send_packed_command(commands)
+        _raise_lost(cancelled)
         for _ in commands:
             try:
                 replies.append(await connection.read_response(disable_decoding=True))
