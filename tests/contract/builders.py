@@ -63,9 +63,15 @@ def ref(session_id: str = "s-1", project: str = "demo") -> SessionRef:
     return SessionRef(project, session_id)
 
 
+_ROLLUP_FIELDS = (  # compiled classes have no __slots__ to ask
+    "ref", "revision", "close_reason", "opened_ms", "started_us", "ended_us", "counts", "users", "services", "models",
+    "trace_entries", "truncated",
+)  # fmt: skip
+
+
 def plain_rollup(rollup: Any) -> dict[str, Any]:
     """A session rollup as a dict that compares, with its entries in an order."""
-    fields = {name: getattr(rollup, name) for name in rollup.__slots__}
+    fields = {name: getattr(rollup, name) for name in _ROLLUP_FIELDS}
     fields["trace_entries"] = sorted(fields["trace_entries"], key=lambda entry: str(entry["trace_id"]))
     fields["users"] = [tuple(use) for use in fields["users"]]
     fields["models"] = {name: list(figures) for name, figures in fields["models"].items()}
