@@ -14,9 +14,10 @@ from tests import ran_on
 pytest_plugins = ["tests.redis_servers", "tests.kafka_servers"]
 
 # A deadline per example would make a busy machine a failing test; pytest-timeout bounds each test as a whole.
-# Derandomised by default, so that whoever runs the tests sees what the author saw; CI looks further each time.
+# Derandomised by default, so that whoever runs the tests, CI as well, sees what the author saw.  To look further each
+# time: make test ARGS=tests/core with HYPOTHESIS_PROFILE=wide in the environment.
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=100)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, max_examples=400, print_blob=True)
+hypothesis.settings.register_profile("wide", deadline=None, derandomize=False, max_examples=400, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
