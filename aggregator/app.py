@@ -80,6 +80,7 @@ class _Rebalances:
 
     def __init__(self) -> None:
         self.ingest: Ingest | None = None
+        self.joined = False
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:
         log.info(Event.PARTITIONS_REVOKED, partitions=len(partitions))
@@ -87,6 +88,7 @@ class _Rebalances:
             await self.ingest.on_revoked(partitions)
 
     async def on_assigned(self, partitions: Sequence[Partition]) -> None:
+        self.joined = True  # also without a partition: a worker more than there are partitions stands by
         log.info(Event.PARTITIONS_ASSIGNED, partitions=len(partitions))
         if self.ingest is not None:
             await self.ingest.on_assigned(partitions)
@@ -121,7 +123,7 @@ class _Worker:
         self._brokers = ",".join(kafka.bootstrap_servers)
         self._security = kafka_arguments(kafka)
         self._producer = Producer(self._brokers, client_id=kafka.client_id, security=self._security)
-        rebalances = _Rebalances()
+        self._rebalances = rebalances = _Rebalances()
         self._source = source = KafkaSource(
             self._source_options(), rebalances, security=self._security, on_reset=self._on_reset
         )
@@ -300,8 +302,13 @@ class _Worker:
         return ["a task has died"] if self._work is not None and self._work.done() else []
 
     def _readiness(self) -> list[str]:
-        starting = [] if self._ready else ["starting or stopping"]
-        return [*starting, *self._retrying.trouble()]
+        if not self._ready:
+            reasons = ["starting or stopping"]
+        elif not self._rebalances.joined:
+            reasons = ["waiting for the consumer group to hand out partitions"]
+        else:
+            reasons = []
+        return [*reasons, *self._retrying.trouble()]
 
 
 def _calm_garbage_collector() -> None:
