@@ -154,7 +154,20 @@ class PartitionProgress:
         for partition, start in starts.items():
             if partition in refused or partition not in self.unstarted:
                 continue  # decided anew by the next call, or given up while we asked
-            self._begin(partition, start, announced_ms=applied[partition][1] or 0, committed=committed.get(partition))
+            announced_ms = self._announced_ms(partition, start.reason, applied[partition][1] or 0)
+            self._begin(partition, start, announced_ms=announced_ms, committed=committed.get(partition))
+
+    def _announced_ms(self, partition: Partition, reason: StartReason, stored_ms: int) -> int:
+        """The watermark that log times must not fall behind: the one in Redis, or one that Redis has lost.
+
+        Where it is lost and nobody remembers it, the latest that can have been announced.  So whatever is read again
+        after a loss makes sessions with a later `opened_at`, and consumers prefer their summaries to those of before.
+        """
+        owned = self._owned.get(partition)
+        remembered_ms = owned.clock.watermark_ms if owned is not None else 0
+        lost = reason is StartReason.STATE_LOST
+        latest_ms = self._clock.now_ms() - self._allowed_skew_ms if lost else 0
+        return max(stored_ms, remembered_ms, latest_ms)
 
     def _begin(self, partition: Partition, start: Start, *, announced_ms: int, committed: int | None) -> None:
         self._epoch += 1

@@ -222,11 +222,6 @@ async def finish(world: World, partitions: int) -> None:
     await live(world, everything)
 
 
-def latest_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
-    """The summary of each session that was published last, which is what a compacted topic keeps."""
-    return {ref: json.loads(document) for ref, document in world.log.summaries}
-
-
 def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
     """The summary of each session that its consumers keep; on the way, law 5: one revision has one content."""
     contents: dict[tuple[str, str, str, int], bytes] = {}
@@ -242,13 +237,11 @@ def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
     return last
 
 
-def assert_equals_oracle(
-    world: World, records: Sequence[Record], last: Mapping[SessionRef, dict[str, Any]] | None = None
-) -> None:
+def assert_equals_oracle(world: World, records: Sequence[Record]) -> None:
     """The last summaries are what the oracle says, apart from empty ones of sessions that all traces have left."""
     found = expected_sessions(oracle_input(records), price=flat_price)
     expected = {SessionRef(*ref): session for ref, session in found.items()}
-    last = last_summaries(world) if last is None else last
+    last = last_summaries(world)
     for ref, summary in last.items():
         if ref not in expected:
             assert summary["trace_count"] == 0, f"{ref} should have been left by all its traces"
