@@ -131,9 +131,13 @@ class Pipeline:
 
     async def committed(self) -> dict[int, int]:
         """The group's committed offsets by partition, from Kafka."""
-        async with self.broker.admin() as admin:
-            found = await admin.list_consumer_group_offsets(f"{self.topic}-group")
-        return {place.partition: offset.offset for place, offset in found.items() if offset.offset >= 0}
+        asker = AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap_servers, group_id=f"{self.topic}-group")
+        await asker.start()  # without topics it does not join the group
+        try:
+            found = {number: await asker.committed(TopicPartition(self.topic, number)) for number in range(PARTITIONS)}
+        finally:
+            await asker.stop()
+        return {number: offset for number, offset in found.items() if offset is not None}
 
     def progress(self) -> dict[int, int]:
         """How far `agg:progress` says that partitions are applied."""

@@ -176,10 +176,10 @@ async def test_what_is_wrong_at_start_is_one_message_that_names_the_setting(
     deployment: Pipeline, redis_server: RedisServer
 ) -> None:
     evicting = RedisServer(next(iter(SERVERS.values())), "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+    nowhere = f"nowhere-{deployment.topic}"
     wrong = {
-        "AGGREGATOR_KAFKA__TOPICS: there is no topic 'nowhere'": {"KAFKA__TOPICS": "nowhere"},
-        "AGGREGATOR_KAFKA__SUMMARY_TOPIC: there is no topic 'nowhere'": {"KAFKA__SUMMARY_TOPIC": "nowhere"},
-        "AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC: there is no topic 'nowhere'": {"KAFKA__DEAD_LETTER_TOPIC": "nowhere"},
+        f"AGGREGATOR_KAFKA__SUMMARY_TOPIC: there is no topic '{nowhere}'": {"KAFKA__SUMMARY_TOPIC": nowhere},
+        f"AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC: there is no topic '{nowhere}'": {"KAFKA__DEAD_LETTER_TOPIC": nowhere},
         "AGGREGATOR_REDIS__ALLOW_EVICTION": {"REDIS__URL": evicting.url},
         "AGGREGATOR_REDIS__CLUSTER: this is a single server": {"REDIS__CLUSTER": "true"},
         "AGGREGATOR_REDIS__URL: ": {"REDIS__URL": f"redis://:wrong@127.0.0.1:{redis_server.port}/0"},
@@ -187,12 +187,24 @@ async def test_what_is_wrong_at_start_is_one_message_that_names_the_setting(
     try:
         workers = {message: deployment.worker(**settings) for message, settings in wrong.items()}
         for message, worker in workers.items():
-            assert await worker.ended() == 2, worker.output
-            told = [line for line in worker.output.splitlines() if not line.startswith("{")]
-            assert sum(message in line for line in told) == 1, worker.output
-            assert "Traceback" not in worker.output
+            await assert_refuses(worker, message)
     finally:
         evicting.remove()
+
+
+@one_server
+async def test_a_missing_input_topic_is_a_matter_of_settings(apache_kafka: Broker, deployment: Pipeline) -> None:
+    """The embedded broker would make the topic, as some clusters do."""
+    assert apache_kafka is deployment.broker
+    worker = deployment.worker(KAFKA__TOPICS=f"nowhere-{deployment.topic}")
+    await assert_refuses(worker, f"AGGREGATOR_KAFKA__TOPICS: there is no topic 'nowhere-{deployment.topic}'")
+
+
+async def assert_refuses(worker: Worker, message: str) -> None:
+    assert await worker.ended() == 2, worker.output
+    told = [line for line in worker.output.splitlines() if not line.startswith("{")]
+    assert sum(message in line for line in told) == 1, worker.output
+    assert "Traceback" not in worker.output
 
 
 @one_server
@@ -232,13 +244,14 @@ async def test_a_redis_that_is_away_at_start_is_waited_for(deployment: Pipeline,
 @one_server
 async def test_check_tells_what_a_worker_would_find(deployment: Pipeline) -> None:
     good = deployment.command("check")
-    bad = deployment.command("check", KAFKA__TOPICS="nowhere")
+    nowhere = f"nowhere-{deployment.topic}"
+    bad = deployment.command("check", KAFKA__TOPICS=nowhere)
     away = deployment.command("check", REDIS__URL=f"redis://127.0.0.1:{free_port()}/0")
     assert await good.ended() == 0, good.output
     assert f"{deployment.topic}: {PARTITIONS} partitions" in good.output
     assert "ready to run" in good.output
     assert await bad.ended() == 2
-    assert "PROBLEM AGGREGATOR_KAFKA__TOPICS: there is no topic 'nowhere'" in bad.output
+    assert f"PROBLEM AGGREGATOR_KAFKA__TOPICS: there is no topic '{nowhere}'" in bad.output
     assert await away.ended() == 1
     assert "check AGGREGATOR_REDIS__URL" in away.output
     for command in (good, bad, away):
