@@ -45,6 +45,7 @@ _ROWS: Final = (
     _Row("fold", "fold, µs/span", _us),
     _Row("fold: merge and encode", "· merge and encode", _us),
     _Row("fold: rollups and puts", "· rollups and puts", _us),
+    _Row("decode and fold", "decode and fold together, µs/span", _us),
     _Row("trace store", "trace store, client, µs/span", _us),
     _Row("trace store: Redis", "trace store, Redis, µs/span", _us),
     _Row("session put", "session put, client, µs/span", _us),

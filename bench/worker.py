@@ -29,7 +29,7 @@ from bench.spans import LARGE, LONE, Shape, Traffic
 
 AGE_MS: Final = 7_200_000
 SPREAD_MS: Final = 600_000
-_LIMIT_S: Final = 1200.0
+_STUCK_S: Final = 60.0
 _POLL_S: Final = 0.02
 _WARM, _END = 0.25, 0.92  # shares of the records; before the end the pipeline is as full as it is in between
 
@@ -98,7 +98,7 @@ class _Worker:
         """Samples from behind the warm-up and from shortly before the end; returns once all is done."""
         warm: _Sample | None = None
         end: _Sample | None = None
-        deadline = time.monotonic() + _LIMIT_S
+        deadline = time.monotonic() + _STUCK_S
         seen = -1
         while (count := done()) < total:
             if self.child.exit_code() is not None or time.monotonic() > deadline:
@@ -106,7 +106,8 @@ class _Worker:
             if count != seen and _WARM * total <= count <= _END * total:  # looking costs Redis something
                 end = self.sample(count)
                 warm = warm or end
-            seen = count
+            if count != seen:
+                seen, deadline = count, time.monotonic() + _STUCK_S
             await asyncio.sleep(_POLL_S)
         if warm is None or end is None:
             raise RuntimeError("the run was too short to be measured; take more sessions")
