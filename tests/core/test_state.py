@@ -61,13 +61,25 @@ def test_bytes_of_another_origin_are_refused(data: bytes) -> None:
         (lambda data: b"\x09" + data[1:], "format"),
         (lambda data: data + b"\x00", "behind its end"),
         (lambda data: data[:2] + b"\xff" * 12, "no end"),
+        (lambda data: data.replace(b"12345678\x01", b"12345678\x02"), "not among the spans"),
+        (lambda data: data.replace(b"12345678\x01", b"12345678" + b"\x80" * 9 + b"\x01"), "not among the spans"),
     ],
 )
 def test_what_is_wrong_is_said(change: object, complaint: str) -> None:
-    state = state_of(Span(trace_id=TRACE, span_id=b"12345678"))
+    state = state_of(Span(trace_id=TRACE, span_id=b"12345678", parent_id=b"12345678"))
     assert callable(change)
     with pytest.raises(CorruptState, match=complaint):
         decode_state(TRACE, state.version(), change(encode_state(state)))
+
+
+@given(st.permutations(range(5)))
+def test_a_parent_comes_back_wherever_it_stands(order: list[int]) -> None:
+    ids = [bytes([number]) * 8 for number in range(5)]
+    parents = [b"\xff" * 8, ids[0], ids[0], ids[2], b""]
+    content = [Span(trace_id=TRACE, span_id=ids[number], parent_id=parents[number]) for number in order]
+    state = state_of(*content)
+    back = decode_state(TRACE, state.version(), encode_state(state))
+    assert [back.spans[span_id].parent_id for span_id in ids] == parents
 
 
 def test_a_state_under_another_version_is_refused() -> None:
@@ -124,4 +136,4 @@ def test_a_usual_span_takes_few_bytes() -> None:
         )
         for n in range(1, 9)
     ]
-    assert len(encode_state(state_of(*content))) < 8 * 45
+    assert len(encode_state(state_of(*content))) < 8 * 32
