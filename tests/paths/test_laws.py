@@ -18,10 +18,14 @@ from tests.paths.worlds import (
     assert_equals_oracle,
     finish,
     live,
+    live_through,
 )
 from tests.workloads import Record, Workload, layouts, workloads
 
 PARTITIONS = 4
+ALL = [list(range(PARTITIONS))]
+
+seldom = settings(max_examples=40)  # an example is some hundred batches
 
 
 def fresh_world() -> World:
@@ -52,25 +56,28 @@ def plans() -> st.SearchStrategy[dict[int, str]]:
 @st.composite
 def lives(draw: st.DrawFn) -> Life:
     assigned = draw(assignments())
-    return Life(assigned=assigned, plans=[draw(plans()) for _ in assigned], crash=draw(st.booleans()))
+    return Life(
+        assigned=assigned,
+        plans=[draw(plans()) for _ in assigned],
+        crash=draw(st.booleans()),
+        rest_ms=draw(st.sampled_from([0, 0, 2 * IDLE_MS])),
+    )
 
 
 async def run(records: Sequence[Record], history: Sequence[Life]) -> World:
     world = fresh_world()
-    world.write(records, PARTITIONS)
-    for life in history:
-        await live(world, life)
-    await finish(world, PARTITIONS)
+    await live_through(world, records, history, PARTITIONS)
     return world
 
 
+@seldom
 @given(workloads(partitions=PARTITIONS), st.lists(lives(), max_size=3))
 def test_whatever_breaks_the_last_summaries_are_the_oracles(workload: Workload, history: list[Life]) -> None:
     world = asyncio.run(run(workload.records, history))
     assert_equals_oracle(world, workload.records)
 
 
-@settings(max_examples=8)
+@settings(max_examples=3)
 @given(workloads(partitions=PARTITIONS), st.data())
 def test_each_single_step_may_be_the_last(workload: Workload, data: st.DataObject) -> None:
     """One crash at call n, for every n until a run gets by without."""
@@ -79,7 +86,7 @@ def test_each_single_step_may_be_the_last(workload: Workload, data: st.DataObjec
     async def crashed_at(step: int) -> bool:
         world = fresh_world()
         world.write(workload.records, PARTITIONS)
-        ended = await live(world, Life(assigned=[list(range(PARTITIONS))], plans=[{step: fault}], crash=True))
+        ended = await live(world, Life(assigned=ALL, plans=[{step: fault}], crash=True))
         await finish(world, PARTITIONS)
         assert_equals_oracle(world, workload.records)
         return not ended
@@ -90,14 +97,17 @@ def test_each_single_step_may_be_the_last(workload: Workload, data: st.DataObjec
     assert step > 8, "a run makes more calls than that: where have the faults gone?"
 
 
-@given(workloads(partitions=PARTITIONS), st.integers(0, 60), lives())
-def test_a_store_that_loses_everything_is_filled_again(workload: Workload, step: int, before: Life) -> None:
+@seldom
+@given(workloads(partitions=PARTITIONS), st.integers(0, 60), st.lists(lives(), max_size=2))
+def test_a_store_that_loses_everything_is_filled_again(workload: Workload, step: int, before: list[Life]) -> None:
     """Whenever the stores are emptied, the log is read again, and what consumers keep in the end is whole."""
-    losing = Life(assigned=[list(range(PARTITIONS))], plans=[{step: "lose"}], crash=False)
-    world = asyncio.run(run(workload.records, [before, losing]))
+    losing = Life(assigned=ALL, plans=[{step: "lose"}], crash=False)
+    closing = Life(assigned=ALL, plans=[{}], crash=False, rest_ms=2 * IDLE_MS)
+    world = asyncio.run(run(workload.records, [*before, closing, losing]))
     assert_equals_oracle(world, workload.records)
 
 
+@seldom
 @given(workloads(partitions=PARTITIONS), st.data())
 def test_any_layout_of_the_same_spans_ends_the_same(workload: Workload, data: st.DataObject) -> None:
     other = data.draw(layouts(workload.spans, partitions=PARTITIONS))

@@ -18,7 +18,7 @@ from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.model import SessionRef
 from tests.oracle import comparable_hash, expected_sessions, flat_price
-from tests.paths.test_laws import PARTITIONS, lives
+from tests.paths.test_laws import ALL, PARTITIONS, lives
 from tests.paths.worlds import (
     IDLE_MS,
     RETENTION_MS,
@@ -27,8 +27,7 @@ from tests.paths.worlds import (
     Stores,
     World,
     assert_equals_oracle,
-    finish,
-    live,
+    live_through,
 )
 from tests.redis_servers import assert_every_key_lives_or_expires
 from tests.workloads import Record, Workload, oracle_input, workloads
@@ -64,10 +63,7 @@ async def run(
         )
     )
     try:
-        world.write(workload.records, PARTITIONS)
-        for life in history:
-            await live(world, life)
-        await finish(world, PARTITIONS)
+        await live_through(world, workload.records, history, PARTITIONS)
     finally:
         await connections.close()
     return world
@@ -103,8 +99,11 @@ def test_whatever_breaks_keys_and_summaries_are_the_oracles(
 def test_a_server_that_loses_everything_is_filled_again(redis_url: str, workload: Workload, step: int) -> None:
     client = redis.Redis.from_url(redis_url, decode_responses=True)
     client.flushall()
-    losing = Life(assigned=[list(range(PARTITIONS))], plans=[{step: "lose"}], crash=False)
-    world = asyncio.run(run(redis_url, cluster=False, empty=client.flushall, workload=workload, history=[losing]))
+    closing = Life(assigned=ALL, plans=[{}], crash=False, rest_ms=2 * IDLE_MS)
+    losing = Life(assigned=ALL, plans=[{step: "lose"}], crash=False)
+    world = asyncio.run(
+        run(redis_url, cluster=False, empty=client.flushall, workload=workload, history=[closing, losing])
+    )
     assert_equals_oracle(world, workload.records)
     assert_hashes_equal_oracle(client, workload.records)
     with redis.Redis.from_url(redis_url) as plain:

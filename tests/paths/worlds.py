@@ -95,7 +95,7 @@ class World:
             self.log.partitions.setdefault(Partition(TOPIC, number), [])
         for record in records:
             self.log.append(Partition(TOPIC, record.partition), to_protobuf(record.message), record.log_ms)
-        self.clock.time_ms = max(self.clock.time_ms, *(record.log_ms for record in records))
+        self.clock.time_ms = max([self.clock.time_ms, *(record.log_ms for record in records)])
 
 
 class Worker:
@@ -186,11 +186,12 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """Some workers at once: who reads what, and which of their calls fail."""
+    """Some workers at once: who reads what, which of their calls fail, and how long nobody works afterwards."""
 
     assigned: list[list[int]]
     plans: list[dict[int, str]]
     crash: bool
+    rest_ms: int = 0
 
 
 async def live(world: World, life: Life) -> bool:
@@ -204,6 +205,7 @@ async def live(world: World, life: Life) -> bool:
     for result in results:
         if result is not None and not is_crash(result):
             raise result
+    world.clock.time_ms += life.rest_ms
     return not any(results)
 
 
@@ -212,6 +214,16 @@ def is_crash(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(is_crash(inner) for inner in error.exceptions)
     return isinstance(error, Crash)
+
+
+async def live_through(world: World, records: Sequence[Record], history: Sequence[Life], partitions: int) -> None:
+    """Let the records arrive in as many parts as there are lives and one, each part before its life."""
+    share = -(-len(records) // (len(history) + 1))
+    for number, life in enumerate(history):
+        world.write(records[number * share : (number + 1) * share], partitions)
+        await live(world, life)
+    world.write(records[len(history) * share :], partitions)
+    await finish(world, partitions)
 
 
 async def finish(world: World, partitions: int) -> None:
