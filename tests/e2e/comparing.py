@@ -16,15 +16,19 @@ from tests.summaries import check_summary
 _EXPLAINS: Final = ("dead-letter-reason", "source-topic", "source-partition", "source-offset")
 
 
-async def assert_equals_oracle(pipeline: Pipeline, messages: list[TracesData], now_ms: int) -> None:
-    """Once all sessions are closed: Redis, the last summaries and the dead letters are what the oracle says.
+async def assert_equals_oracle(
+    pipeline: Pipeline, messages: list[TracesData], now_ms: int, *, lost: bool = False
+) -> None:
+    """Once all sessions are closed: Redis and the last summaries are what the oracle says.
 
     Session hashes and summaries that the oracle does not know are those of sessions that all traces have left.
+    `lost`: Redis has lost everything meanwhile, so that revisions began anew; the summary published last counts.
     """
     found = expected_sessions([(message, now_ms) for message in messages], price=_no_price)
     expected = {session.key: session for session in found.values()}
     _compare_redis(pipeline, expected)
-    _compare_summaries(await pipeline.read(pipeline.summary_topic), expected)
+    records = await pipeline.read(pipeline.summary_topic)
+    _compare_summaries(latest_summaries(records) if lost else last_summaries(records), expected)
     assert_every_key_lives_or_expires(pipeline.redis, indexed=True, settled=True)
 
 
@@ -52,8 +56,7 @@ def _without_zeros(fields: dict[str, int]) -> dict[str, int]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _compare_summaries(records: list[ConsumerRecord], expected: dict[str, ExpectedSession]) -> None:
-    last = last_summaries(records)
+def _compare_summaries(last: dict[str, dict[str, Any]], expected: dict[str, ExpectedSession]) -> None:
     for key, summary in last.items():
         if key not in expected:
             assert summary["trace_count"] == 0, f"{key} should have been left by all its traces"
@@ -66,16 +69,26 @@ def last_summaries(records: list[ConsumerRecord]) -> dict[str, dict[str, Any]]:
     contents: dict[tuple[str, str, int], bytes] = {}
     last: dict[str, dict[str, Any]] = {}
     for record in records:
-        check_summary(record.value)
-        assert dict(record.headers) == {"content-type": b"application/json", "schema": b"session-summary/1"}
-        key, summary = record.key.decode(), json.loads(record.value)
-        assert summary["summary_id"] == f"{key}@{summary['revision']}"
+        key, summary = _read(record)
         order = (summary["opened_at"], summary["revision"])
         assert contents.setdefault((key, *order), record.value) == record.value
         kept = last.get(key)
         if kept is None or order > (kept["opened_at"], kept["revision"]):
             last[key] = summary
     return last
+
+
+def latest_summaries(records: list[ConsumerRecord]) -> dict[str, dict[str, Any]]:
+    """The summary of each session that was published last."""
+    return dict(_read(record) for record in records)
+
+
+def _read(record: ConsumerRecord) -> tuple[str, dict[str, Any]]:
+    check_summary(record.value)
+    assert dict(record.headers) == {"content-type": b"application/json", "schema": b"session-summary/1"}
+    key, summary = record.key.decode(), json.loads(record.value)
+    assert summary["summary_id"] == f"{key}@{summary['revision']}"
+    return key, summary
 
 
 async def assert_dead_letters(pipeline: Pipeline, *, repeated: bool = False) -> None:

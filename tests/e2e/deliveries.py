@@ -7,7 +7,6 @@ and some pieces come twice.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from typing import Final, NamedTuple
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.builders import BASE_MS, EMPTY, joined, span_id, to_json, to_protobuf, trace_id
-from tests.oracle import expected_sessions, flat_price, partial_reasons
+from tests.oracle import partial_reasons
 from tests.oracle_tables import PROJECT_ATTRIBUTES
 from tests.workloads import Workload, workloads
 
@@ -77,18 +76,6 @@ def todays_spans(count: int, now_ms: int) -> list[TracesData]:
             _move(message, number, moved_ns)
             spans.append(message)
     return spans
-
-
-def unmoved(spans: Sequence[TracesData], now_ms: int) -> list[TracesData]:
-    """The spans of those traces of which no two spans, and no two versions of a span, claim different sessions."""
-    claims: defaultdict[bytes, set[tuple[str, str]]] = defaultdict(set)
-    for message in spans:
-        claims[_trace_of(message)].update(expected_sessions([(message, now_ms)], price=flat_price))
-    return [message for message in spans if len(claims[_trace_of(message)]) < 2]
-
-
-def _trace_of(message: TracesData) -> bytes:
-    return message.resource_spans[0].scope_spans[0].spans[0].trace_id
 
 
 def _move(message: TracesData, number: int, moved_ns: int) -> None:
