@@ -282,7 +282,10 @@ class TracePut(NamedTuple):
     A tombstone (the trace left this session) has `counts.trace_count` 0 and everything else empty or zero.
     `models` maps a model's name to [calls, prompt, completion, embedding, whole dollars, nano-dollars].
     `entry` is the JSON text that is stored: the trace's entry of the summary, with the private
-    `"_": [version, changed_ms, counts, started_us, ended_us, users, services, models]` as its first member.
+    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models]` as its
+    first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
+    start of each first use are distances from `started_us` (the first one from its milliseconds), and in `counts` a
+    negative number stands for as many zeros.
     """
 
     trace_id: str  # hex

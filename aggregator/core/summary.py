@@ -21,10 +21,12 @@ from aggregator.core.usage import trace_counts
 
 SCHEMA: Final = "session-summary/1"
 NANO: Final = 1_000_000_000
+_REPLACEMENTS: Final = 2**32 - 1  # the lower half of a version
 _DAY_US: Final = 86_400_000_000
 _2: Final = [f"{n:02d}" for n in range(100)]
 _3: Final = [f"{n:03d}" for n in range(1000)]
 _NO_COUNTS: Final = Counts()
+_ZEROS: Final = ["", "0", *[str(-zeros) for zeros in range(2, len(_NO_COUNTS) + 1)]]
 
 
 def _date(days: i64) -> str:
@@ -90,8 +92,24 @@ def _models(rollup: TraceRollup) -> dict[str, list[int]]:
     return models
 
 
-def _users_text(users: list[FirstUse]) -> str:
-    return ",".join([f'[{u.start_us},"{u.span_id}",{encode_basestring_ascii(u.user_id)}]' for u in users])
+def _counts_text(counts: Counts) -> str:
+    parts: list[str] = []
+    zeros: i64 = 0
+    for count in counts:
+        if count == 0:
+            zeros += 1
+            continue
+        if zeros:
+            parts.append(_ZEROS[zeros])
+            zeros = 0
+        parts.append(str(count))
+    if zeros:
+        parts.append(_ZEROS[zeros])
+    return ",".join(parts)
+
+
+def _users_text(users: list[FirstUse], started_us: int) -> str:
+    return ",".join([f'[{u.start_us - started_us},"{u.span_id}",{encode_basestring_ascii(u.user_id)}]' for u in users])
 
 
 def _models_text(models: dict[str, list[int]]) -> str:
@@ -100,6 +118,28 @@ def _models_text(models: dict[str, list[int]]) -> str:
         numbers = ",".join([str(figure) for figure in figures])
         parts.append(f"{encode_basestring_ascii(name)}:[{numbers}]")
     return ",".join(parts)
+
+
+def private_text(
+    version: int,
+    changed_ms: int,
+    counts: Counts,
+    bounds: tuple[int, int],
+    users: list[FirstUse],
+    services: list[str],
+    models: dict[str, list[int]],
+) -> str:
+    """The private member of an entry as JSON text (its shape: see `model.TracePut`), kept short: every trace has one.
+
+    `bounds` are started_us and ended_us.
+    """
+    started_us, ended_us = bounds
+    services_text = ",".join([encode_basestring_ascii(service) for service in services])
+    return (
+        f"[{version >> 32},{version & _REPLACEMENTS},{started_us},{changed_ms - started_us // 1000},"
+        f"{ended_us - started_us},[{_counts_text(counts)}],[{_users_text(users, started_us)}],[{services_text}],"
+        f"{{{_models_text(models)}}}]"
+    )
 
 
 def trace_put(
@@ -119,14 +159,13 @@ def trace_put(
         users.append(FirstUse(start_us or TIME_LAST, span_id.hex(), user_id))
     models = _models(rollup)
     hex_id = trace_id.hex()
-    counts_text = ",".join([str(count) for count in counts])
-    services_text = ",".join([encode_basestring_ascii(service) for service in rollup.services])
+    private = private_text(
+        version, changed_ms, counts, (rollup.started_us, rollup.ended_us), users, rollup.services, models
+    )
     prompt = rollup.prompt_tokens
     completion = rollup.completion_tokens
     entry = (
-        f'{{"_":[{version},{changed_ms},[{counts_text}],{rollup.started_us},{rollup.ended_us},'
-        f"[{_users_text(users)}],[{services_text}],{{{_models_text(models)}}}],"
-        f'"trace_id":"{hex_id}","name":{encode_basestring_ascii(rollup.name)},'
+        f'{{"_":{private},"trace_id":"{hex_id}","name":{encode_basestring_ascii(rollup.name)},'
         f'"started_at":{_time_text(rollup.started_us)},"ended_at":{_time_text(rollup.ended_us)},'
         f'"duration_ms":{_duration_text(rollup.started_us, rollup.ended_us)},'
         f'"span_count":{rollup.span_count},"error_count":{rollup.error_count},'
@@ -152,8 +191,7 @@ def trace_put(
 
 def tombstone(trace_id: bytes, version: i64, changed_ms: i64) -> TracePut:
     """An empty rollup: keeps older versions of a trace out of a session that it has left."""
-    zeros = ",".join(["0"] * len(_NO_COUNTS))
-    entry = f'{{"_":[{version},{changed_ms},[{zeros}],0,0,[],[],{{}}]}}'
+    entry = f'{{"_":{private_text(version, changed_ms, _NO_COUNTS, (0, 0), [], [], {})}}}'
     return TracePut(trace_id.hex(), version, changed_ms, False, _NO_COUNTS, 0, 0, [], [], {}, entry)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.core.model import TIME_LAST, Counts, FirstUse, SessionRef, TracePut
-from aggregator.core.summary import tombstone
+from aggregator.core.summary import private_text, tombstone
 
 NANO = 10**9
 HOUR_US = 3_600_000_000
@@ -37,16 +37,7 @@ def trace_put(
     sums = Counts(**{"trace_count": 1, **(counts or {"span_count": 8, "prompt_tokens": 100, "completion_tokens": 20})})
     uses = [FirstUse(start or TIME_LAST, span, user) for start, span, user in users]
     figures = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else dict(models)
-    private = [
-        version,
-        changed_ms,
-        list(sums),
-        started_us,
-        ended_us,
-        [list(use) for use in uses],
-        list(services),
-        figures,
-    ]
+    private = json.loads(private_text(version, changed_ms, sums, (started_us, ended_us), uses, list(services), figures))
     hex_id = trace_id(number).hex()
     entry = json.dumps({"_": private, "trace_id": hex_id, "name": name}, separators=(",", ":"))
     return TracePut(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.core.model import TIME_LAST, Counts, FirstUse, ModelUsage, SessionRef, SessionRollup, TraceRollup
-from aggregator.core.summary import cost_source, cost_text, rfc3339, summary, tombstone, trace_put
+from aggregator.core.summary import cost_source, cost_text, private_text, rfc3339, summary, tombstone, trace_put
 from tests.summaries import check_summary
 
 TRACE = bytes(range(16))
@@ -37,6 +37,11 @@ def trace_rollup() -> TraceRollup:
     return rollup
 
 
+def with_zeros(counts: list[int]) -> list[int]:
+    """Counts as they were, from what an entry has of them."""
+    return [figure for count in counts for figure in ([0] * -count if count < 0 else [count])]
+
+
 def test_a_trace_travels_with_its_entry() -> None:
     put = trace_put(
         trace_rollup(),
@@ -53,16 +58,12 @@ def test_a_trace_travels_with_its_entry() -> None:
     assert put.users == [FirstUse(5, "01" * 8, "u-1"), FirstUse(TIME_LAST, "02" * 8, "u-2")]
     assert put.models == {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000]}
     entry = json.loads(put.entry)
-    assert entry.pop("_") == [
-        put.version,
-        77,
-        list(put.counts),
-        put.started_us,
-        put.ended_us,
-        [list(use) for use in put.users],
-        put.services,
-        put.models,
-    ]
+    spans, replacements, started_us, changed, ended, counts, users, services, models = entry.pop("_")
+    assert (spans << 32) + replacements == put.version
+    assert (started_us, started_us // 1000 + changed, started_us + ended) == (put.started_us, 77, put.ended_us)
+    assert with_zeros(counts) == list(put.counts)
+    assert [FirstUse(started_us + start, span_id, user) for start, span_id, user in users] == put.users
+    assert (services, models) == (put.services, put.models)
     assert put.entry.startswith('{"_":['), "the scripts find the private part by its place"
     assert entry == {
         "trace_id": TRACE.hex(),
@@ -99,7 +100,15 @@ def test_a_tombstone_is_empty_but_for_its_version() -> None:
     put = tombstone(TRACE, 8 << 32, 77)
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, False)
     assert put.counts == Counts()
-    assert json.loads(put.entry) == {"_": [8 << 32, 77, [0] * len(Counts()), 0, 0, [], [], {}]}
+    assert json.loads(put.entry) == {"_": [8, 0, 0, 77, 0, [-len(Counts())], [], [], {}]}
+
+
+@given(st.lists(st.integers(0, 3), min_size=23, max_size=23))
+def test_counts_come_back_from_an_entry(figures: list[int]) -> None:
+    text = private_text((2 << 32) + 5, 9, Counts._make(figures), (0, 0), [], [], {})
+    spans, replacements, _, changed, _, counts, *_ = json.loads(text)
+    assert (spans, replacements, changed) == (2, 5, 9)
+    assert with_zeros(counts) == figures
 
 
 @given(st.integers(0, 253_402_300_799_999_999))

@@ -152,14 +152,14 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     services: set[str] = set()
     if folded_part:
         _, _, folded_users, folded_services = json.loads(folded_part)
-        _merge_users(users, folded_users)
+        _merge_users(users, folded_users, 0)
         services.update(folded_services)
     shown: list[dict[str, object]] = []
     for text in entries:
         entry = json.loads(text)
-        _, _, entry_counts, _, _, entry_users, entry_services, _ = entry.pop("_")
-        if entry_counts[0]:
-            _merge_users(users, entry_users)
+        _, _, trace_started_us, _, _, entry_counts, entry_users, entry_services, _ = entry.pop("_")
+        if entry_counts[0] > 0:  # a tombstone's begin with a run of zeros
+            _merge_users(users, entry_users, trace_started_us)
             services.update(entry_services)
             shown.append(entry)
     return SessionRollup(
@@ -178,9 +178,9 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     )
 
 
-def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]]) -> None:
+def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]], base_us: int) -> None:
     for start_us, span_id, user_id in more:
-        use = FirstUse(int(start_us), span_id, user_id)  # of folded traces it is text
+        use = FirstUse(base_us + int(start_us), span_id, user_id)  # of folded traces it is text
         if user_id not in users or use < users[user_id]:
             users[user_id] = use
 

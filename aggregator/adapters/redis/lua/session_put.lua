@@ -51,9 +51,11 @@ local NAMES = {
 }
 -- Suffixes of the fields of :models, in the order of a model's figures; the cost is made of the 5th and the 6th.
 local MODEL_FIELDS = {':calls', ':prompt_tokens', ':completion_tokens', ':embedding_tokens', ':cost_nano_usd'}
--- Positions in the private part of an entry, and the marker behind it: a quote within JSON text is never bare.
-local P_CHANGED, P_COUNTS, P_STARTED, P_ENDED, P_USERS, P_SERVICES, P_MODELS = 2, 3, 4, 5, 6, 7, 8
+-- Positions in the private part of an entry (model.TracePut), whose times are distances from P_STARTED and whose counts
+-- below zero are as many zeros; and the marker behind it: a quote within JSON text is never bare.
+local P_STARTED, P_CHANGED, P_ENDED, P_COUNTS, P_USERS, P_SERVICES, P_MODELS = 3, 4, 5, 6, 7, 8, 9
 local AFTER_PRIVATE = '],"trace_id":"'
+local VERSION_UNIT = 4294967296  -- a version is (distinct spans, replacements)
 local BILLION = 1000000000
 local LISTED = 16
 
@@ -124,16 +126,30 @@ end
 
 -- Entries of :traces --------------------------------------------------------------------------------------------------
 
+-- The private part, with times as they are rather than distances.
 local function private_part(entry)
+  local part
   if sub(entry, 1, 5) == '{"_":' then
     local stop = find(entry, AFTER_PRIVATE, 6, true)
-    return decode(stop and sub(entry, 6, stop) or sub(entry, 6, -2))
+    part = decode(stop and sub(entry, 6, stop) or sub(entry, 6, -2))
+  else
+    part = decode(entry)['_']
   end
-  return decode(entry)['_']
+  local started = part[P_STARTED]
+  part[P_CHANGED], part[P_ENDED] = part[P_CHANGED] + floor(started / 1000), part[P_ENDED] + started
+  for _, use in ipairs(part[P_USERS]) do
+    use[1] = use[1] + started
+  end
+  return part
 end
 
 local function version_of(entry)
-  return tonumber(match(entry, '^{"_":%[(%d+)') or private_part(entry)[1])
+  local spans, replacements = match(entry, '^{"_":%[(%d+),(%d+)')
+  if not spans then
+    local part = private_part(entry)
+    spans, replacements = part[1], part[2]
+  end
+  return spans * VERSION_UNIT + replacements
 end
 
 local function byte_order(a, b)
@@ -227,9 +243,11 @@ local function fold(state)
     fresh[rows[index]] = true
   end
   for index = 1, #all, 2 do
-    local changed_ms = tonumber(match(all[index + 1], '^{"_":%[%d+,(%d+)') or private_part(all[index + 1])[P_CHANGED])
     if not fresh[all[index]] then
-      aged[#aged + 1] = {changed_ms, all[index], all[index + 1]}
+      local entry = all[index + 1]
+      local started, distance_ms = match(entry, '^{"_":%[%d+,%d+,(%d+),(-?%d+)')
+      local changed_ms = started and floor(started / 1000) + distance_ms or private_part(entry)[P_CHANGED]
+      aged[#aged + 1] = {changed_ms, all[index], entry}
     end
   end
   table.sort(aged, function(a, b)
@@ -278,35 +296,33 @@ local function add_model(name, sign, calls, prompt, completion, embedding, usd, 
   sums[4], sums[5], sums[6] = sums[4] + sign * embedding, sums[5] + sign * usd, sums[6] + sign * nano
 end
 
--- Gives `sets` and `deletes` what moves one model's figures; they are read here, before anything is written.
-local function plan_model(sets, deletes, name, by)
-  local calls, prompt = name .. ':calls', name .. ':prompt_tokens'
-  local completion, embedding = name .. ':completion_tokens', name .. ':embedding_tokens'
-  local cost = name .. ':cost_nano_usd'
-  local stored = call('HMGET', models_key, calls, prompt, completion, embedding, cost)
+-- Gives `sets` and `deletes` what moves one model's figures.  `fields` are the names of all models' fields and `stored`
+-- their values; this model's stand behind `at`.
+local function plan_model(sets, deletes, by, fields, stored, at)
   local a, b, c, d, usd, nano = by[1], by[2], by[3], by[4], by[5], by[6]
-  local known = stored[1]
+  local known = stored[at + 1]
   if known then
-    a, b, c, d = a + stored[1], b + stored[2], c + stored[3], d + stored[4]
-    local stored_usd, stored_nano = nano_parts(stored[5])
+    a, b, c, d = a + known, b + stored[at + 2], c + stored[at + 3], d + stored[at + 4]
+    local stored_usd, stored_nano = nano_parts(stored[at + 5])
     usd, nano = usd + stored_usd, nano + stored_nano
   end
   local carry = floor(nano / BILLION)
   usd, nano = usd + carry, nano - carry * BILLION
   if a == 0 and b == 0 and c == 0 and d == 0 and usd == 0 and nano == 0 then
     if known then
-      for _, suffix in ipairs(MODEL_FIELDS) do
-        deletes[#deletes + 1] = name .. suffix
+      for index = at + 1, at + #MODEL_FIELDS do
+        deletes[#deletes + 1] = fields[index]
       end
     end
     return
   end
   local size = #sets
-  sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = calls, format('%d', a), prompt, format('%d', b)
-  sets[size + 5], sets[size + 6] = completion, format('%d', c)
-  sets[size + 7], sets[size + 8] = cost, nano_text(usd, nano)
+  sets[size + 1], sets[size + 2] = fields[at + 1], format('%d', a)
+  sets[size + 3], sets[size + 4] = fields[at + 2], format('%d', b)
+  sets[size + 5], sets[size + 6] = fields[at + 3], format('%d', c)
+  sets[size + 7], sets[size + 8] = fields[at + 5], nano_text(usd, nano)
   if not known or by[4] ~= 0 then
-    sets[size + 9], sets[size + 10] = embedding, format('%d', d)
+    sets[size + 9], sets[size + 10] = fields[at + 4], format('%d', d)
   end
 end
 
@@ -357,9 +373,14 @@ local function take(at, entry_of, index, state, bounds, outcomes, versions)
     add_model(name, 1, a, b, c, d, usd, nano)
   end
   if old then
-    local before = old[P_COUNTS]
-    for position = 1, COUNTS do
-      counts[position + 1] = counts[position + 1] - before[position]
+    local position = 2
+    for _, count in ipairs(old[P_COUNTS]) do
+      if count < 0 then
+        position = position - count
+      else
+        counts[position] = counts[position] - count
+        position = position + 1
+      end
     end
     for name, figures in pairs(old[P_MODELS]) do
       add_model(name, -1, unpack(figures))
@@ -510,10 +531,22 @@ local function enter(state, new)
   return REOPENED
 end
 
-local function write_models()
-  local sets, deletes = {}, {}
+-- All models' figures are read by one command and before anything is written; a new session has none.
+local function write_models(new)
+  local fields, moves, sets, deletes = {}, {}, {}, {}
   for name, by in pairs(moved_models) do
-    plan_model(sets, deletes, name, by)
+    moves[#moves + 1] = by
+    local size = #fields
+    for index = 1, #MODEL_FIELDS do
+      fields[size + index] = name .. MODEL_FIELDS[index]
+    end
+  end
+  local stored = {}
+  if not new and #fields > 0 then
+    stored = call('HMGET', models_key, unpack(fields))
+  end
+  for index, by in ipairs(moves) do
+    plan_model(sets, deletes, by, fields, stored, (index - 1) * #MODEL_FIELDS)
   end
   if #sets > 0 then
     call('HSET', models_key, unpack(sets))
@@ -552,7 +585,7 @@ local function write(names, state, stored, bounds, last_ms, leftovers)
   if new then
     state[STARTED], state[ENDED] = 0, 0
   end
-  write_models()
+  write_models(new)
   local transition = enter(state, new)
   call('HSET', traces_key, unpack(rows))
   if leftovers then
