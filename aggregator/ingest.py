@@ -50,25 +50,34 @@ _HAND_OVER_S = 1.0  # after this long without room for a batch, partitions are p
 _DECODE_SLICE_BYTES = 262_144  # between slices the replies of the batch before are taken up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedRecord:
-    """One record with what was in it; `decoded` is None where nothing could be made of it."""
+    """One record with what was in it; `decoded` is None where nothing could be made of it.
 
-    record: InputRecord
-    log_ms: int
-    decoded: Decoded | None
-    reason: str = ""
-    detail: str = ""
+    `reason` and `detail` say why it goes to the dead-letter topic; both are empty where it does not.
+    """
+
+    __slots__ = ("decoded", "detail", "log_ms", "reason", "record")
+
+    def __init__(self, record: InputRecord, log_ms: int, decoded: Decoded | None, reason: str, detail: str) -> None:
+        self.record = record
+        self.log_ms = log_ms
+        self.decoded = decoded
+        self.reason = reason
+        self.detail = detail
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """One answer of the source, decoded; heads, positions and epochs are those of the moment of the answer."""
+    """One answer of the source, decoded; heads, positions and epochs are those of the moment of the answer.
+
+    `rejects` says whether any of the records has a reason to go to the dead-letter topic.
+    """
 
     heads: Mapping[Partition, PartitionHead]
     positions: Mapping[Partition, int]
     epochs: Mapping[Partition, int]
     records: list[DecodedRecord] = field(default_factory=list)
+    rejects: bool = False
     last_log_ms: dict[Partition, int] = field(default_factory=dict)
 
 
@@ -127,7 +136,7 @@ class Ingest:
         self._stopping = False
         self._paused = False
         self._consecutive = 0
-        self._known: dict[SessionRef, None] = {}  # sessions in the deadline index, least recently used first
+        self._known: dict[SessionRef, bool] = {}  # all True; sessions in the deadline index, least recently used first
 
     # --- read ------------------------------------------------------------------------------------------------------
 
@@ -204,19 +213,12 @@ class Ingest:
         try:
             decoded = decode(value, log_ms=log_ms, conventions=self._conventions, encoding=self._encoding)
         except UndecodableRecord as error:
-            batch.records.append(
-                DecodedRecord(record=record, log_ms=log_ms, decoded=None, reason=error.reason, detail=error.detail)
-            )
+            item = DecodedRecord(record, log_ms, None, error.reason, error.detail)
         else:
-            batch.records.append(
-                DecodedRecord(
-                    record=record,
-                    log_ms=log_ms,
-                    decoded=decoded,
-                    reason=decoded.partial_reason,
-                    detail=decoded.partial_detail,
-                )
-            )
+            item = DecodedRecord(record, log_ms, decoded, decoded.partial_reason, decoded.partial_detail)
+        batch.records.append(item)
+        if item.reason:
+            batch.rejects = True
 
     async def _hand_over(self, batch: Batch) -> None:
         """Give the batch to `apply`; while that is held up, pause the partitions and go on polling."""
@@ -257,6 +259,10 @@ class Ingest:
             self._known.clear()
 
     async def _send_dead_letters(self, batch: Batch) -> None:
+        if not batch.rejects:
+            if batch.records:
+                self._consecutive = 0
+            return
         for item in batch.records:
             if not item.reason:
                 self._consecutive = 0
@@ -288,9 +294,11 @@ class Ingest:
         )
 
     def _fold(self, batch: Batch) -> None:
+        add = self._folder.add
         for item in batch.records:
-            if item.decoded is not None and item.decoded.spans:
-                self._folder.add(item.decoded.spans, item.log_ms)
+            decoded = item.decoded
+            if decoded is not None and (spans := decoded.spans):
+                add(spans, item.log_ms)
 
     async def _store_traces(self) -> None:
         """Level 1; each round writes what another worker was faster with in the round before."""
@@ -319,17 +327,16 @@ class Ingest:
         await self._check_outcomes(puts, replies)
 
     async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+        # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling that it
+        # was the first try that opened the session, and then the index must be written again.
+        forget = self._known.pop
         new = [
             (put.ref, max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms)
             for put in puts
-            if put.ref not in self._known and any(trace.counts.trace_count for trace in put.traces)
+            if not forget(put.ref, False) and any(trace.counts.trace_count for trace in put.traces)
         ]
         if new:
             await self._schedule.add(new)
-        for put in puts:
-            # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling
-            # that it was the first try that opened the session, and then the index must be written again.
-            self._known.pop(put.ref, None)
         return await self._sessions.put(puts)
 
     async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
@@ -341,20 +348,21 @@ class Ingest:
         ]
         if moved:
             await self._schedule.add(moved)
-        for put, reply in zip(puts, replies, strict=True):
-            if reply.deadline_ms:
-                self._known[put.ref] = None
+        known = [put.ref for put, reply in zip(puts, replies, strict=True) if reply.deadline_ms]
+        self._known.update(dict.fromkeys(known, True))
         while len(self._known) > self._limits.known_sessions:
             del self._known[next(iter(self._known))]
 
     async def _check_outcomes(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
         """Count sessions, and find the spans that came too late: new to the trace state, old news to the session."""
+        transitions = [reply.transition for reply in replies]
         self._metrics.sessions(
-            opened=sum(reply.transition is Transition.OPENED for reply in replies),
-            reopened=sum(reply.transition is Transition.REOPENED for reply in replies),
+            opened=transitions.count(Transition.OPENED), reopened=transitions.count(Transition.REOPENED)
         )
         stale: dict[bytes, int] = {}
         for put, reply in zip(puts, replies, strict=True):
+            if reply.outcomes.count(PutOutcome.APPLIED) == len(reply.outcomes):
+                continue
             for trace, outcome, version in zip(put.traces, reply.outcomes, reply.versions, strict=True):
                 if outcome is PutOutcome.FOLDED:
                     self._folder.touched_trace(bytes.fromhex(trace.trace_id)).not_added()
@@ -370,34 +378,50 @@ class Ingest:
 
     def _count(self, batch: Batch) -> None:
         """Metrics of the batch, once everything in it is visible."""
-        records: Counter[tuple[str, RecordOutcome]] = Counter()
+        applied: Counter[str] = Counter()
+        rejected: Counter[tuple[str, RecordOutcome]] = Counter()
+        by_log_ms: Counter[int] = Counter()
         dropped = 0
         for item in batch.records:
             decoded = item.decoded
+            by_log_ms[item.log_ms] += 1
             if decoded is None:
-                records[item.record.topic, RecordOutcome.DEAD_LETTERED] += 1
+                rejected[item.record.topic, RecordOutcome.DEAD_LETTERED] += 1
                 continue
-            records[item.record.topic, RecordOutcome.PARTIAL if item.reason else RecordOutcome.APPLIED] += 1
+            if item.reason:
+                rejected[item.record.topic, RecordOutcome.PARTIAL] += 1
+            else:
+                applied[item.record.topic] += 1
             if decoded.ignored:
                 self._metrics.ignored(decoded.ignored)
             if decoded.dropped:
                 dropped += len(decoded.dropped)
                 self._metrics.ignored([("span", reason) for reason in decoded.dropped])
-        for (topic, outcome), count in records.items():
+        for topic, count in applied.items():
+            self._metrics.records(topic, RecordOutcome.APPLIED, count)
+        for (topic, outcome), count in rejected.items():
             self._metrics.records(topic, outcome, count)
-        touched = self._folder.touched()
+        self._count_spans(dropped)
+        now_ms = self._clock.now_ms()
+        for log_ms, count in by_log_ms.items():
+            self._metrics.end_to_end((now_ms - log_ms) / 1000, count)
+
+    def _count_spans(self, dropped: int) -> None:
+        merged = duplicate = folded = late = 0
+        for trace in self._folder.touched():
+            merged += trace.merged
+            duplicate += trace.duplicate
+            folded += trace.folded
+            late += trace.late
         self._metrics.spans(
             {
-                SpanOutcome.MERGED: sum(trace.merged for trace in touched),
-                SpanOutcome.DUPLICATE: sum(trace.duplicate for trace in touched),
-                SpanOutcome.FOLDED: sum(trace.folded for trace in touched),
-                SpanOutcome.TOO_LATE: sum(trace.late for trace in touched),
+                SpanOutcome.MERGED: merged,
+                SpanOutcome.DUPLICATE: duplicate,
+                SpanOutcome.FOLDED: folded,
+                SpanOutcome.TOO_LATE: late,
                 SpanOutcome.DROPPED: dropped,
             }
         )
-        now_ms = self._clock.now_ms()
-        for log_ms, count in Counter(item.log_ms for item in batch.records).items():
-            self._metrics.end_to_end((now_ms - log_ms) / 1000, count)
 
     # --- rebalance -------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Connections(ABC):
         replies: list[Any] = [None] * len(items.bodies)
         places = await self._placed([keys[0] for keys in items.keys])
         if len(places) == 1:
-            await self._call_node(places[0][0], script, items, places[0][1], replies)
+            failed = await self._call_node(places[0][0], script, items, places[0][1], replies)
         else:
             # Results are gathered rather than tasks grouped: a node that fails must not stop the others.
             outcomes = await asyncio.gather(
@@ -74,16 +74,23 @@ class Connections(ABC):
                 return_exceptions=True,
             )
             _raise_worst(outcome for outcome in outcomes if isinstance(outcome, BaseException))
+            failed = sorted(index for outcome in outcomes if isinstance(outcome, list) for index in outcome)
         _raise_worst(
-            translated(ResponseError(reply.decode(errors="replace")), self.address, keys[0], in_script=True)
-            for reply, keys in zip(replies, items.keys, strict=True)
-            if isinstance(reply, bytes)
+            translated(
+                ResponseError(replies[index].decode(errors="replace")),
+                self.address,
+                items.keys[index][0],
+                in_script=True,
+            )
+            for index in failed
         )
         return replies
 
     async def _call_node(
         self, node: Node, script: Script, items: Items, indexes: list[int], replies: list[Any]
-    ) -> None:
+    ) -> list[int]:
+        """Fill in `replies` at `indexes`; gives the indexes of those that are the text of an error."""
+        failed: list[int] = []
         bodies = [items.bodies[index] for index in indexes]
         cuts = chunks(script, bodies)
         commands = [_evalsha(script, (), script.arguments(items.head, bodies[cut])) for cut in cuts]
@@ -93,9 +100,13 @@ class Connections(ABC):
                 raise translated(answer, node.address, script=script.name) from answer
             values = script.unpack(answer, cut.stop - cut.start)
             for index, value in zip(indexes[cut], values, strict=True):
-                if isinstance(value, bytes) and is_redirect(value):
-                    value = await self._call_declared(node, script, items, index)
+                if isinstance(value, bytes):
+                    if is_redirect(value):
+                        value = await self._call_declared(node, script, items, index)
+                    if isinstance(value, bytes):
+                        failed.append(index)
                 replies[index] = value
+        return failed
 
     async def _call_declared(self, node: Node, script: Script, items: Items, index: int) -> Any:
         """One item with all its keys declared, so that the Cluster says where they are and never splits them."""

@@ -25,6 +25,7 @@ from aggregator.core.model import Partition, SessionRef
 from aggregator.core.naming import decode_ref, encode_ref
 
 DEFAULT_PREFIX: Final = "agg"
+_REMEMBERED: Final = 16_384  # sessions whose keys are kept: some 8 MB
 
 
 class SessionKeys(NamedTuple):
@@ -51,11 +52,18 @@ class Keys:
         self._session_head: Final = f"{prefix}:session:{{"
         self._trace_head: Final = f"{prefix}:trace:{{"
         self._due_head: Final = f"{prefix}:due:"
+        self._sessions: dict[SessionRef, SessionKeys] = {}  # as they were made; emptied when it is full
 
     def session(self, ref: SessionRef) -> SessionKeys:
         """The three keys of a session."""
-        session = f"{self._session_head}{encode_ref(ref)}}}"
-        return SessionKeys(session, f"{session}:traces", f"{session}:models")
+        keys = self._sessions.get(ref)
+        if keys is None:
+            session = f"{self._session_head}{encode_ref(ref)}}}"
+            keys = SessionKeys(session, f"{session}:traces", f"{session}:models")
+            if len(self._sessions) >= _REMEMBERED:
+                self._sessions.clear()
+            self._sessions[ref] = keys
+        return keys
 
     def trace(self, trace_id: bytes) -> str:
         """The key of a trace state."""
