@@ -47,7 +47,11 @@ from aggregator.telemetry import Event, Metrics, RejectLog, core_flavour, get_lo
 log = get_logger()
 
 _DRAIN_SHARE = 0.7  # of the grace period; the rest is for leaving the group and closing connections
+_CLOSED_SHARE = 0.9  # by then connections are closed, as far as servers let them; the last tenth is for the exit
+_CLOSE_LEAST_S = 0.1
+_REBALANCE_TIMEOUT_S = 30.0
 _CANCEL_AGAIN_S = 0.2  # a task that has taken its cancellation ends within milliseconds
+_METADATA_MAX_AGE_MS = 30_000
 _CLOSE_EACH_S = 3.0  # a server that is away must not keep the others from being told
 
 
@@ -106,6 +110,8 @@ class _Worker:
         self._retrying = retrying = Retrying(clock=clock, metrics=metrics)
         self._rejects = RejectLog(log, clock.monotonic_s)
         self._work: asyncio.Task[None] | None = None
+        self._paths: list[asyncio.Task[None]] = []
+        self._closed_by_s: float | None = None
         self._ready = False
         self.http = HttpServer(
             host=settings.http.host,
@@ -186,7 +192,10 @@ class _Worker:
             pattern=kafka.topic_pattern,
             fetch_max_bytes=ingest.fetch_max_bytes,
             session_timeout_ms=kafka.session_timeout_ms,
+            rebalance_timeout_ms=_ms(_REBALANCE_TIMEOUT_S),
             request_timeout_ms=kafka.request_timeout_ms,
+            # A new partition must hold the global watermark back before a session of its records can fall due.
+            metadata_max_age_ms=min(_METADATA_MAX_AGE_MS, _ms(self._settings.session.idle_timeout_s / 2)),
         )
 
     def _on_reset(self, reset: OffsetReset) -> None:
@@ -208,7 +217,8 @@ class _Worker:
             claimed_ttl_ms=_ms(session.idle_timeout_s + session.late_ttl_s),
             unclaimed_ttl_ms=_ms(session.unclaimed_ttl_s),
             idle_timeout_ms=_ms(session.idle_timeout_s),
-            revoke_timeout_s=self._settings.shutdown.grace_s * _DRAIN_SHARE,
+            # The group throws out a member that takes longer than its rebalance time-out.
+            revoke_timeout_s=min(self._settings.shutdown.grace_s, _REBALANCE_TIMEOUT_S) * _DRAIN_SHARE,
         )
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -233,7 +243,7 @@ class _Worker:
         self._ready = True
         log.info(Event.WORKER_READY)
         _calm_garbage_collector()
-        tasks = [
+        self._paths = tasks = [
             asyncio.create_task(self._ingest.read(), name="read"),
             asyncio.create_task(self._ingest.apply(), name="apply"),
             asyncio.create_task(self._close.run(), name="close"),
@@ -248,6 +258,7 @@ class _Worker:
     async def _drain(self, work: asyncio.Task[None]) -> None:
         """Let both paths finish what they hold, within their share of the grace period."""
         grace_s = self._settings.shutdown.grace_s
+        self._closed_by_s = self._clock.monotonic_s() + grace_s * _CLOSED_SHARE
         log.info(Event.WORKER_STOPPING, reason="signal")
         self._ingest.stop()
         self._close.stop()
@@ -256,6 +267,8 @@ class _Worker:
         if not work.done():
             if self._ready:
                 log.warning(Event.GRACE_EXCEEDED, grace_s=grace_s)
+            # The paths first: their parent would else be cancelled while it waits for them.
+            await _cancelled(self._paths)
             await _cancelled([work])
 
     def _outcome(self, work: asyncio.Task[None]) -> int:
@@ -274,7 +287,8 @@ class _Worker:
         self._ready = False
         self._rejects.flush()
         for part in (self._source.close, self._producer.close, self._redis.close, self.http.stop):
-            await _bounded(part())
+            left_s = _CLOSE_EACH_S if self._closed_by_s is None else self._closed_by_s - self._clock.monotonic_s()
+            await _bounded(part(), min(_CLOSE_EACH_S, max(left_s, _CLOSE_LEAST_S)))
         log.info(Event.WORKER_STOPPED)
 
     async def _check_redis(self) -> None:
@@ -334,9 +348,9 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
         _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
-async def _bounded(closing: Awaitable[object]) -> None:
+async def _bounded(closing: Awaitable[object], seconds: float) -> None:
     try:
-        async with asyncio.timeout(_CLOSE_EACH_S):
+        async with asyncio.timeout(seconds):
             await closing
     except (TimeoutError, AggregatorError) as error:
         log.warning(Event.CLOSE_UNFINISHED, error=str(error) or "timed out")

@@ -21,15 +21,18 @@ from aggregator.telemetry import Event, Metrics, Stage, get_logger
 
 log = get_logger()
 
-_PERIOD_S = 0.5  # how often the watermark is looked at when nothing is left to close
+_PERIOD_S = 0.25  # how often the watermark is looked at when nothing is left to close
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseLimits:
-    """What bounds the read path: shards of the deadline index, and how many sessions are closed at a time."""
+    """What bounds the read path: shards of the deadline index, and how many sessions are closed at a time.
+
+    A session of 1,000 traces takes some 2 MB on its way from Redis to its summary.
+    """
 
     shards: int
-    batch_sessions: int = 256
+    batch_sessions: int = 64
 
 
 def shards_of(assigned: Sequence[Partition], partitions: Sequence[Partition], shards: int) -> list[int]:

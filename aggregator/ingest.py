@@ -45,7 +45,7 @@ from aggregator.telemetry import Event, Metrics, RecordOutcome, RejectLog, SpanO
 
 log = get_logger()
 
-_TICK_S = 0.5  # how long a fetch waits for records: idle partitions' watermarks move at this pace
+_TICK_S = 0.25  # how long a fetch waits for records: idle partitions' watermarks move at this pace
 _HAND_OVER_S = 1.0  # after this long without room for a batch, partitions are paused and polling goes on
 _DECODE_SLICE_BYTES = 262_144  # between slices the replies of the batch before are taken up
 
@@ -136,6 +136,7 @@ class Ingest:
         self._stopping = False
         self._paused = False
         self._consecutive = 0
+        self._epochs: Mapping[Partition, int] = {}
         self._known: dict[SessionRef, bool] = {}  # all True; sessions in the deadline index, least recently used first
 
     # --- read ------------------------------------------------------------------------------------------------------
@@ -174,6 +175,8 @@ class Ingest:
                 await self._fetch()
             else:
                 self._retrying.succeeded("start")
+                if self._progress.unstarted:  # decided anew, with a poll in between
+                    await self._fetch()
         self._resume()
 
     def _pause(self) -> None:
@@ -243,6 +246,10 @@ class Ingest:
                 self._drained.set()
 
     async def _apply(self, batch: Batch) -> None:
+        if batch.epochs != self._epochs:
+            # A redelivered put answers SAME: whether its session is still in the index, only its first owner knew.
+            self.forget_index()
+            self._epochs = batch.epochs
         await self._send_dead_letters(batch)
         if batch.records:
             with self._metrics.stage(Stage.FOLD):
@@ -256,7 +263,11 @@ class Ingest:
             lost = await self._progress.applied(batch.positions, batch.heads, batch.epochs, batch.last_log_ms)
         if lost:
             self._folder.forget()
-            self._known.clear()
+            self.forget_index()
+
+    def forget_index(self) -> None:
+        """Believe of no session that it is in the deadline index: the next put of each writes it there."""
+        self._known.clear()
 
     async def _send_dead_letters(self, batch: Batch) -> None:
         if not batch.rejects:
@@ -340,11 +351,16 @@ class Ingest:
         return await self._sessions.put(puts)
 
     async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
-        """A session that was closed may have been taken off the index between our two writes: put it back."""
+        """Put back a session that was closed: it may have been taken off the index between our two writes.
+
+        Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.
+        """
+        idle_timeout_ms = self._limits.idle_timeout_ms
         moved = [
             (put.ref, reply.deadline_ms)
             for put, reply in zip(puts, replies, strict=True)
             if reply.transition is not Transition.NONE
+            or 0 < reply.deadline_ms < put.traces[0].changed_ms + idle_timeout_ms
         ]
         if moved:
             await self._schedule.add(moved)

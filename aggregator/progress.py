@@ -199,6 +199,7 @@ class PartitionProgress:
         concerned are then to be started anew.
         """
         writes: dict[Partition, Applied] = {}
+        written: dict[Partition, _Owned] = {}
         for partition, next_offset in positions.items():
             owned = self._owned.get(partition)
             if owned is None or owned.epoch != epochs.get(partition) or owned.recorded is None:
@@ -209,9 +210,12 @@ class PartitionProgress:
             self._show_lag(partition, head, next_offset, watermark_ms)
             if next_offset >= owned.recorded:  # else a slower owner has written beyond us: nothing to add yet
                 writes[partition] = Applied(owned.recorded, next_offset, watermark_ms or None)
+                written[partition] = owned
         if not writes:
             return False
         refused = await self._retrying("progress", lambda: self._store.write(writes))
+        # What was given up and taken again meanwhile has been started anew: the answer is not about it.
+        writes = {p: write for p, write in writes.items() if self._owned.get(p) is written[p]}
         lost = self._judge(writes, refused)
         await self._commit({p: write.next_offset for p, write in writes.items() if p not in lost})
         return bool(lost)
@@ -220,9 +224,7 @@ class PartitionProgress:
         """Which partitions have lost writes in Redis; the others are noted as written."""
         lost: set[Partition] = set()
         for partition, write in writes.items():
-            owned = self._owned.get(partition)
-            if owned is None:
-                continue
+            owned = self._owned[partition]
             if partition not in refused:
                 owned.recorded = write.next_offset
                 continue

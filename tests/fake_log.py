@@ -76,6 +76,11 @@ class FakeSource:
         self._positions = {partition: log.committed.get(partition, 0) for partition in assigned}
         self._paused = False
 
+    def deal(self, partitions: Sequence[Partition]) -> None:
+        """Change the assignment; reading goes on from what was committed."""
+        self._assigned = list(partitions)
+        self._positions = {partition: self._log.committed.get(partition, 0) for partition in partitions}
+
     async def fetch(self, *, max_records: int, timeout_s: float) -> Fetched:
         await asyncio.sleep(0)
         records: dict[Partition, Sequence[InputRecord]] = {}

@@ -214,7 +214,8 @@ def _entry_order(entry: dict[str, object]) -> tuple[bool, str, str]:
 def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
     """The summary as UTF-8 JSON; the same session gives the same bytes, whoever makes it and whenever.
 
-    Without `detail` it leaves out the traces and says that it is truncated: for a topic that takes no larger one.
+    Without `detail` it leaves out traces and models and says that it is truncated: for a topic that takes no larger
+    one.
     """
     counts = session.counts
     models: dict[str, object] = {}
@@ -264,7 +265,7 @@ def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
         "cost_usd": cost_text(counts.cost_whole_usd, counts.cost_rest_nano),
         "cost_source": cost_source(counts.reported_costs, counts.priced_costs),
         "unpriced_calls": counts.unpriced_calls,
-        "models": models,
+        "models": models if detail else {},
         "services": session.services,
         "traces": sorted(session.trace_entries, key=_entry_order) if detail else [],
         "flags": {

@@ -199,7 +199,7 @@ def test_a_session_that_knows_nothing_says_null() -> None:
     assert [content[name] for name in ("started_at", "ended_at", "duration_ms", "user_id")] == [None] * 4
 
 
-def test_without_detail_the_traces_are_left_out_and_it_says_so() -> None:
+def test_without_detail_traces_and_models_are_left_out_and_it_says_so() -> None:
     whole, cut = json.loads(summary(session_rollup())), json.loads(summary(session_rollup(), detail=False))
     check_summary(summary(session_rollup(), detail=False))
-    assert cut == whole | {"traces": [], "truncated": True}
+    assert cut == whole | {"traces": [], "models": {}, "truncated": True}

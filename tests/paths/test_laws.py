@@ -28,9 +28,9 @@ ALL = [list(range(PARTITIONS))]
 seldom = settings(max_examples=40)  # an example is some hundred batches
 
 
-def fresh_world() -> World:
+def fresh_world(*, max_duration_ms: int = 10**12) -> World:
     traces, schedule, progress = FakeTraceStore(), FakeSchedule(closing_shards=SHARDS), FakeProgress()
-    sessions = FakeSessionStore(idle_timeout_ms=IDLE_MS, max_duration_ms=10**12, max_session_traces=1000)
+    sessions = FakeSessionStore(idle_timeout_ms=IDLE_MS, max_duration_ms=max_duration_ms, max_session_traces=1000)
 
     async def lose() -> None:
         for content in (traces.states, sessions.sessions, schedule.entries, progress.offsets, progress.marks):

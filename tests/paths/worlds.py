@@ -111,7 +111,8 @@ class Worker:
         metrics = Metrics(CollectorRegistry(), monotonic_s=clock.monotonic_s)
         retrying = Retrying(clock=clock, metrics=metrics)
         stores = world.stores
-        source = faulty(FakeSource(world.log, assigned))
+        self.source = FakeSource(world.log, assigned)
+        source = faulty(self.source)
         progress = faulty(stores.progress)
         sessions, schedule = faulty(stores.sessions), faulty(stores.schedule)
         self.metrics = metrics

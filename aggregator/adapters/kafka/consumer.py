@@ -142,9 +142,17 @@ class GroupConsumer:
     async def drain(self, max_records: int) -> dict[TopicPartition, list[InputRecord]]:
         """What has been fetched ahead, without waiting; call it only while not `rebalancing`.
 
-        Lets aiokafka's errors through: the source answers some of them.
+        Lets aiokafka's errors through: the source answers some of them.  When one partition's answer can't be
+        unpacked, aiokafka throws away what it took of the others, though it has moved on in them: they are moved back.
         """
-        fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(max_records=max_records)
+        before = {partition: self.position(partition) for partition in self.assignment()}
+        try:
+            fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(max_records=max_records)
+        except BaseException:
+            for partition, offset in before.items():
+                if offset is not None and self.position(partition) not in (offset, None):
+                    self.seek(partition, offset)
+            raise
         return fetched
 
     async def wait(self, seconds: float) -> None:

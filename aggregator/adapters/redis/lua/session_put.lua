@@ -57,6 +57,7 @@ local P_STARTED, P_CHANGED, P_ENDED, P_COUNTS, P_USERS, P_SERVICES, P_MODELS = 3
 local AFTER_PRIVATE = '],"trace_id":"'
 local VERSION_UNIT = 4294967296  -- a version is (distinct spans, replacements)
 local BILLION = 1000000000
+local SLICE = 1000  -- even, since fields and values go in pairs
 local LISTED = 16
 
 local argument = ARGV[1]
@@ -532,6 +533,20 @@ local function enter(state, new)
 end
 
 -- All models' figures are read by one command and before anything is written; a new session has none.
+-- Calls a command with as many arguments as it takes, in slices: Lua unpacks some 8,000 values at most.
+local function call_with(command, key, arguments)
+  local replies = {}
+  for from = 1, #arguments, SLICE do
+    local part = call(command, key, unpack(arguments, from, min(from + SLICE - 1, #arguments)))
+    if type(part) == 'table' then
+      for index = 1, #part do
+        replies[from + index - 1] = part[index]
+      end
+    end
+  end
+  return replies
+end
+
 local function write_models(new)
   local fields, moves, sets, deletes = {}, {}, {}, {}
   for name, by in pairs(moved_models) do
@@ -543,17 +558,13 @@ local function write_models(new)
   end
   local stored = {}
   if not new and #fields > 0 then
-    stored = call('HMGET', models_key, unpack(fields))
+    stored = call_with('HMGET', models_key, fields)
   end
   for index, by in ipairs(moves) do
     plan_model(sets, deletes, by, fields, stored, (index - 1) * #MODEL_FIELDS)
   end
-  if #sets > 0 then
-    call('HSET', models_key, unpack(sets))
-  end
-  if #deletes > 0 then
-    call('HDEL', models_key, unpack(deletes))
-  end
+  call_with('HSET', models_key, sets)
+  call_with('HDEL', models_key, deletes)
 end
 
 -- The sums after what the traces moved, and the two fields that keep them.

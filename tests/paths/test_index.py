@@ -1,0 +1,107 @@
+"""The deadline index never misses an open session, and is never late (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from aggregator.core.model import Partition, SessionRef
+from tests.builders import BASE_MS, record, span, to_protobuf
+from tests.fake_log import Crash
+from tests.fakes import FakeSchedule
+from tests.paths.test_laws import fresh_world
+from tests.paths.worlds import IDLE_MS, TOPIC, Worker, World
+
+LEFT, RIGHT = Partition(TOPIC, 0), Partition(TOPIC, 1)
+S = SessionRef("default", "s")
+
+
+def turn(world: World, partition: Partition, number: int) -> None:
+    """A new trace of session s comes in."""
+    value = to_protobuf(record([span(number, {"session.id": "s"}, trace=number)]))
+    world.log.append(partition, value, world.clock.time_ms)
+
+
+async def settle_down() -> None:
+    """Let the running workers take up all there is."""
+    for _ in range(300):
+        await asyncio.sleep(0)
+
+
+async def start(world: World, *assigned: Partition) -> tuple[Worker, list[asyncio.Task[None]]]:
+    worker = Worker(world, list(assigned), {}, crash=True)
+    await worker.ingest.on_assigned(list(assigned))
+    return worker, [asyncio.create_task(worker.ingest.read()), asyncio.create_task(worker.ingest.apply())]
+
+
+async def hand_over(worker: Worker, *partitions: Partition) -> None:
+    """A rebalance, as the source tells it."""
+    await worker.ingest.on_revoked(worker.source.assigned())
+    worker.source.deal(list(partitions))
+    await worker.ingest.on_assigned(list(partitions))
+
+
+async def end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_heir_puts_back_what_the_dead_worker_had_no_time_to_put_back() -> None:
+    """Both know the session from before; it is reopened by a worker that dies before it can write the index."""
+    world = fresh_world()
+    world.clock.time_ms = BASE_MS
+    turn(world, LEFT, 1)
+    turn(world, RIGHT, 2)
+    dying, dying_tasks = await start(world, LEFT)
+    heir, heir_tasks = await start(world, RIGHT)
+    await settle_down()
+    world.clock.time_ms += 10 * IDLE_MS
+    await settle_down()
+    for worker in (dying, heir):
+        while await worker.close.round_until_done():
+            pass
+    assert len(world.log.summaries) == 1
+
+    schedule = world.stores.schedule
+    assert isinstance(schedule, FakeSchedule)
+    add = schedule.add
+
+    async def crash(*_: object) -> None:
+        raise Crash
+
+    schedule.add = crash  # type: ignore[method-assign, assignment] # it dies at just this call
+    world.clock.time_ms += 1000
+    turn(world, LEFT, 3)
+    await settle_down()
+    assert isinstance(dying_tasks[1].exception(), Crash)
+    schedule.add = add  # type: ignore[method-assign]
+    await end(dying_tasks)
+
+    await hand_over(heir, LEFT, RIGHT)
+    await settle_down()
+    world.clock.time_ms += 10 * IDLE_MS
+    await settle_down()
+    while await heir.close.round_until_done():
+        pass
+    assert [json.loads(document)["trace_count"] for _, document in world.log.summaries] == [2, 3]
+    await end(heir_tasks)
+
+
+async def test_a_session_that_never_rests_is_summarised_although_no_worker_remembers_it() -> None:
+    """The entry must not be later than the end of `max_duration`, also where it is written anew at each put."""
+    world = fresh_world(max_duration_ms=4 * IDLE_MS)
+    world.clock.time_ms = BASE_MS
+    turn(world, LEFT, 1)
+    worker, tasks = await start(world, LEFT)
+    for number in range(2, 14):
+        await settle_down()
+        worker.ingest.forget_index()
+        world.clock.time_ms += IDLE_MS // 2
+        turn(world, LEFT, number)
+        await settle_down()
+        while await worker.close.round_until_done():
+            pass
+    reasons = [json.loads(document)["close_reason"] for _, document in world.log.summaries]
+    assert reasons == ["max_duration"]
+    await end(tasks)
