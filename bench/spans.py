@@ -1,6 +1,6 @@
 """The benchmark's input: OpenInference spans of about 1 kB with 12 to 20 attributes, the same for the same seed.
 
-A session is a conversation of five turns, each turn one trace.  The log is written turn by turn over all sessions, so
+A session is five turns, each turn one trace.  The log is written turn by turn over all sessions, so
 that the traces of one session are as far apart as there are sessions: no batch holds two of them, and nothing is won
 by coalescing that a live system could not win.
 """

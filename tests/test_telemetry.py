@@ -239,3 +239,16 @@ def test_the_catalogue_holds_nothing_that_is_never_said_or_counted() -> None:
     assert [event for event in Event if f"Event.{event.name}" not in code] == []
     counting = [name for name in vars(Metrics) if not name.startswith("_")]
     assert [name for name in counting if not re.search(rf"metrics\.{name}\b", code)] == []
+
+
+def test_what_libraries_repeat_is_held_back() -> None:
+    out = io.StringIO()
+    configure_logging("info", "json", out)
+    library = logging.getLogger("aiokafka")
+    for number in range(50):
+        library.error("no broker %s", number)
+    library.error("something else")
+    for _ in range(3):
+        get_logger().warning(Event.RETRYING, operation="ours")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["no broker 0", "something else", *["retrying"] * 3]

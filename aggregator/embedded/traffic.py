@@ -74,7 +74,7 @@ class Traffic:
     """Users who talk to applications until they are told to stop.
 
     `endpoint` is the base address of an OTLP/HTTP receiver.  `ledger` holds the true figures of what was sent; they
-    are complete once `run` has returned.  Equal seeds make equal conversations, their ids aside.
+    are complete once `run` has returned.  Equal seeds make equal sessions, their ids aside.
     An `exporter` in place of the OTLP one gets the spans of all applications; it is not shut down.
     """
 
@@ -114,7 +114,7 @@ class Traffic:
             for number in range(_CONVERSATIONS):
                 app = _APPS[number % len(_APPS)]
                 dice = random.Random(self._dice.random())  # noqa: S311
-                tasks.create_task(self._talk(app, dice, stop), name=f"conversations-{number}")
+                tasks.create_task(self._talk(app, dice, stop), name=f"sessions-{number}")
         await asyncio.to_thread(self._flush)
 
     def _flush(self) -> None:

@@ -77,6 +77,7 @@ def configure_logging(level: str, style: str = "auto", stream: TextIO | None = N
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO if level == "debug" else logging.WARNING)
@@ -94,6 +95,29 @@ def configure_logging(level: str, style: str = "auto", stream: TextIO | None = N
 
 
 _NAME: Final = "aggregator"
+
+
+class Repeats(logging.Filter):
+    """Holds back what libraries repeat: one line per place in their code and interval.
+
+    While brokers are away aiokafka complains ten times a second; what is being waited for says our own `retrying`.
+    """
+
+    INTERVAL_S: Final = 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_s: dict[tuple[str, int], float] = {}  # by place: bounded by the code there is
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == _NAME:
+            return True
+        place = (record.pathname, record.lineno)
+        last_s = self._last_s.get(place)
+        if last_s is not None and record.created - last_s < self.INTERVAL_S:
+            return False
+        self._last_s[place] = record.created
+        return True
 
 
 def get_logger(**fields: object) -> Log:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,13 +31,23 @@ async def test_a_cluster_tells_itself_and_its_topics(kafka_broker: Broker) -> No
         assert cluster.release == "4.1 or later"
 
 
+async def listed(admin: KafkaAdmin, names: Sequence[str]) -> Mapping[str, int]:
+    """The topics once these are among them: a broker's metadata come a moment after the answer of the creation."""
+    for _ in range(400):
+        topics = (await admin.cluster()).topics
+        if set(names) <= set(topics):
+            return topics
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{names} were not listed within 20 s")
+
+
 async def test_missing_topics_are_created_like_the_input(kafka_broker: Broker) -> None:
     spans = await kafka_broker.create_topic(partitions=3)
     new = [f"{name}-{uuid.uuid4().hex[:8]}" for name in ("summaries", "dead")]
     admin = KafkaAdmin(kafka_broker.bootstrap_servers)
     await admin.create_topics([spans, *new], like=spans)
     await admin.create_topics(new, like=spans)
-    topics = (await admin.cluster()).topics
+    topics = await listed(admin, new)
     assert [topics[name] for name in new] == [3, 3]
 
 
@@ -43,7 +55,7 @@ async def test_without_a_model_the_broker_chooses_the_partitions(apache_kafka: B
     name = f"dead-{uuid.uuid4().hex[:8]}"
     admin = KafkaAdmin(apache_kafka.bootstrap_servers)
     await admin.create_topics([name])
-    assert (await admin.cluster()).topics[name] == 1
+    assert (await listed(admin, [name]))[name] == 1
 
 
 async def test_a_name_that_kafka_refuses_is_a_wrong_setting(apache_kafka: Broker) -> None:

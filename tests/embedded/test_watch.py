@@ -111,7 +111,8 @@ def test_without_a_terminal_open_sessions_are_summed_now_and_then(capsys: pytest
     assert closed_line == summary_line(SHOWN)
 
 
-def test_on_a_terminal_there_is_a_table_of_what_fits() -> None:
+def test_on_a_terminal_there_is_a_table_of_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # rich obeys it, whatever the console is told
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120, height=14, color_system=None)
     many = [SHOWN._replace(ref=SessionRef("shop", f"[s]-{n}"), opened_at=f"2026-11-23T10:00:0{n}Z") for n in range(9)]
