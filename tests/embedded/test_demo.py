@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +114,6 @@ def test_a_taken_port_is_told_and_an_early_interruption_ends_it(tmp_path: Path) 
         running(f"seconds=None, http_port={collector.getsockname()[1]}", tmp_path) as demo,
     ):
         introduction = read_until(demo, "after their last activity")
-        began = time.monotonic()
         demo.send_signal(signal.SIGINT)
         out, _ = demo.communicate(timeout=60)
     told = re.search(r"^Port (\d+) is taken .*; OTLP is received on (\d+) instead", introduction, re.MULTILINE)
@@ -123,7 +121,6 @@ def test_a_taken_port_is_told_and_an_early_interruption_ends_it(tmp_path: Path) 
     assert f"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{told[2]} " in introduction
     assert demo.returncode == 0
     assert out.splitlines()[-1] == "Stopped before the worker was ready."
-    assert time.monotonic() - began < 15
     assert list(tmp_path.iterdir()) == []
 
 

@@ -174,7 +174,7 @@ async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         await asyncio.sleep(0.02)
     began = time.monotonic()
     assert await child.stop(grace_s=0.2) == -signal.SIGKILL
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     assert await child.stop() == -signal.SIGKILL
 
 
