@@ -258,12 +258,16 @@ class Ingest:
                 await self._store_traces()
                 await self._store_sessions()
             self._count(batch)
-            self._folder.finish()
         with self._metrics.stage(Stage.COMMIT):
             lost = await self._progress.applied(batch.positions, batch.heads, batch.epochs, batch.last_log_ms)
         if lost:
-            self._folder.forget()
             self.forget_index()
+            self._folder.store_again()
+            await self._store_traces()
+            await self._store_sessions()
+            self._folder.forget()
+        else:
+            self._folder.finish()
 
     def forget_index(self) -> None:
         """Believe of no session that it is in the deadline index: the next put of each writes it there."""

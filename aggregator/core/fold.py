@@ -28,6 +28,7 @@ class Touched:
         "log_ms",
         "merged",
         "previous",
+        "put",
         "spans",
         "state",
     )
@@ -42,6 +43,7 @@ class Touched:
         self.late: i64 = 0
         self.created: bool = False  # Redis had no state of this trace
         self.conflicting: bool = False
+        self.put: bool = False  # its rollup was handed out: a session may show it
         self.previous: SessionRef | None = None  # whose trace it was before this write
 
     def too_late(self) -> None:
@@ -191,8 +193,9 @@ class Folder:
             claim = resolve_claim(list(state.spans.values()))
             touched.conflicting = claim.conflicting
             state.move_to(claim.ref)
-        for ref in known.former:
-            if ref != state.claim and ref not in state.former:
+        left = [*known.former, known.claim] if touched.put else known.former
+        for ref in left:
+            if ref is not None and ref != state.claim and ref not in state.former:
                 state.former.append(ref)
 
     def puts(self) -> dict[SessionRef, list[TracePut]]:
@@ -202,6 +205,7 @@ class Folder:
         """
         puts: dict[SessionRef, list[TracePut]] = {}
         for touched in self._touched.values():
+            touched.put = True
             state = touched.state
             claim = state.claim
             if claim is not None:
@@ -230,6 +234,16 @@ class Folder:
     def touched_trace(self, trace_id: bytes) -> Touched:
         """One trace of this batch."""
         return self._touched[trace_id]
+
+    def store_again(self) -> None:
+        """Write the states of this batch once more, for a store that has lost them since.
+
+        Sessions may have been put after the loss.  Their traces' states must be there when the log is read again: or
+        versions would begin below the ones put, and a session that a trace leaves would not be told.
+        """
+        self._pending = list(self._touched.values())
+        for touched in self._pending:
+            touched.state.stored_version = 0
 
     def finish(self) -> None:
         """The batch is stored: remember its states for the next ones, the oldest are forgotten."""

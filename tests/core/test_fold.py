@@ -285,3 +285,30 @@ def test_forgetting_drops_batch_and_memory() -> None:
     assert worker.writes() == []
     assert worker.puts() == {}
     assert fold(worker, store, [claim(3, "s")])[SessionRef("p", "s")][0].counts.span_count == 2
+
+
+def test_what_a_store_lost_after_the_put_is_stored_again() -> None:
+    store, worker = Store(), folder()
+    worker.add([claim(1, "weak", row=5)], 1)
+    store.write(worker)
+    worker.puts()
+    store.states.clear()
+    worker.store_again()
+    assert store.write(worker) == 0
+    assert set(worker.puts()) == {SessionRef("p", "weak")}
+    worker.forget()
+    puts = fold(folder(), store, [claim(1, "weak", row=5), claim(2, "strong")])
+    assert set(puts) == {SessionRef("p", "strong"), SessionRef("p", "weak")}, "the session that it leaves is told"
+
+
+def test_a_session_that_was_put_is_told_also_when_another_worker_was_first_to_move_the_trace() -> None:
+    store, worker = Store(), folder()
+    worker.add([claim(1, "weak", row=5)], 1)
+    store.write(worker)
+    worker.puts()
+    store.states.clear()
+    fold(folder(), store, [claim(2, "strong")])
+    worker.store_again()
+    while store.write(worker):
+        pass
+    assert set(worker.puts()) == {SessionRef("p", "strong"), SessionRef("p", "weak")}

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.core.model import SessionRef
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore
+from tests.oracle import expected_sessions, flat_price
 from tests.paths.worlds import (
     IDLE_MS,
     SHARDS,
@@ -20,7 +22,7 @@ from tests.paths.worlds import (
     live,
     live_through,
 )
-from tests.workloads import Record, Workload, layouts, workloads
+from tests.workloads import Record, Workload, layouts, oracle_input, workloads
 
 PARTITIONS = 4
 ALL = [list(range(PARTITIONS))]
@@ -104,7 +106,13 @@ def test_a_store_that_loses_everything_is_filled_again(workload: Workload, step:
     losing = Life(assigned=ALL, plans=[{step: "lose"}], crash=False)
     closing = Life(assigned=ALL, plans=[{}], crash=False, rest_ms=2 * IDLE_MS)
     world = asyncio.run(run(workload.records, [*before, closing, losing]))
-    assert_equals_oracle(world, workload.records)
+    assert_equals_oracle(world, workload.records, lost=True)
+    sessions = world.stores.sessions
+    assert isinstance(sessions, FakeSessionStore)
+    shown = {
+        ref for ref, session in sessions.sessions.items() if any(t.counts.trace_count for t in session.traces.values())
+    }
+    assert shown == {SessionRef(*ref) for ref in expected_sessions(oracle_input(workload.records), price=flat_price)}
 
 
 @seldom

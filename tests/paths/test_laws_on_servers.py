@@ -70,8 +70,12 @@ async def run(
 
 
 def assert_hashes_equal_oracle(client: Any, records: Sequence[Record]) -> None:
-    """The session and model hashes say what the oracle says, field by field."""
-    for ref, expected in expected_sessions(oracle_input(records), price=flat_price).items():
+    """The session and model hashes say what the oracle says, field by field, and no other session has a trace."""
+    found = expected_sessions(oracle_input(records), price=flat_price)
+    keys_of_all = {KEYS.session(SessionRef(*ref)).session for ref in found}
+    for key in client.scan_iter("agg:session:{*}"):
+        assert key in keys_of_all or client.hget(key, "trace_count") == "0"
+    for ref, expected in found.items():
         keys = KEYS.session(SessionRef(*ref))
         fields: dict[str, str] = client.hgetall(keys.session)
         shown = {name: value for name, value in fields.items() if not name.startswith("_")}
@@ -104,7 +108,7 @@ def test_a_server_that_loses_everything_is_filled_again(redis_url: str, workload
     world = asyncio.run(
         run(redis_url, cluster=False, empty=client.flushall, workload=workload, history=[closing, losing])
     )
-    assert_equals_oracle(world, workload.records)
+    assert_equals_oracle(world, workload.records, lost=True)
     assert_hashes_equal_oracle(client, workload.records)
     with redis.Redis.from_url(redis_url) as plain:
         assert_every_key_lives_or_expires(plain, indexed=True, settled=True)
