@@ -59,11 +59,9 @@ class PartitionHead(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """One answer of the source: records by partition in offset order, and where each partition will be read next."""
+    """One answer of the source: records by partition, in offset order."""
 
     records: Mapping[Partition, Sequence[InputRecord]]
-    next_offsets: Mapping[Partition, int]
-    """Per partition with records: the offset behind the last of them."""
 
 
 class RebalanceListener(Protocol):
@@ -281,9 +279,6 @@ class Progress(Protocol):
 
         Returns, for each partition that was left, what stood there (None = nothing).  A watermark never falls.
         """
-
-    async def reset(self, partitions: Mapping[Partition, int]) -> None:
-        """Set next offsets unconditionally, after a new owner has decided where to start."""
 
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
         """The global watermark: the minimum over these partitions, None while one has none."""

@@ -76,11 +76,6 @@ class KafkaSettings(_Group):
         """Whether brokers ask for a user name and a password."""
         return self.security_protocol in (SecurityProtocol.SASL_PLAINTEXT, SecurityProtocol.SASL_SSL)
 
-    @property
-    def uses_tls(self) -> bool:
-        """Whether brokers are spoken to through TLS."""
-        return self.security_protocol in (SecurityProtocol.SSL, SecurityProtocol.SASL_SSL)
-
 
 class RedisSettings(_Group):
     """The state: where it is and how it is treated."""

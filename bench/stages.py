@@ -236,8 +236,7 @@ class _AllAssigned:
 async def close_round(stores: _Stores, server: Redis, brokers: str, topic: str, sessions: int) -> Figures:
     """Close all sessions that the stores hold, as one backlog, with real acknowledgements."""
     partition = Partition("bench", 0)
-    await stores.progress.reset({partition: 0})
-    await stores.progress.write({partition: Applied(0, 1, _START_MS + 2 * 86_400_000)})
+    await stores.progress.write({partition: Applied(None, 1, _START_MS + 2 * 86_400_000)})
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), monotonic_s=clock.monotonic_s)
     producer = Producer(brokers, client_id="bench", security={})

@@ -91,7 +91,7 @@ class FakeSource:
                 if part:
                     records[partition] = part
                     self._positions[partition] = position + len(part)
-        return Fetched(records, {partition: self._positions[partition] for partition in records})
+        return Fetched(records)
 
     def heads(self) -> Mapping[Partition, PartitionHead]:
         now_ms = self._log.clock.now_ms()

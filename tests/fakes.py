@@ -406,11 +406,6 @@ class FakeProgress:
         await self._crashpoint("progress.write:after")
         return left
 
-    async def reset(self, partitions: Mapping[Partition, int]) -> None:
-        await self._crashpoint("progress.reset:before")
-        self.offsets.update(partitions)
-        await self._crashpoint("progress.reset:after")
-
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
         await self._crashpoint("progress.watermarks:before")
         known = [self.marks[who] for who in partitions if who in self.marks]

@@ -73,7 +73,6 @@ class Reader:
             fetched = await self.source.fetch(max_records=100, timeout_s=0.1)
             for partition, records in fetched.records.items():
                 assert {(record.topic, record.partition) for record in records} == {partition}
-                assert fetched.next_offsets[partition] == records[-1].offset + 1
                 came += records
         return came
 
@@ -344,8 +343,8 @@ async def test_work_in_flight_is_committed_before_partitions_move(kafka_broker: 
         assert sorted([*first.source.assigned(), *second.source.assigned()]) == everything
         assert await second.source.committed(everything) == in_flight
         await first.source.commit(in_flight)  # two of them are not ours: passed over, and no error
-        assert await first.source.fetch(max_records=10, timeout_s=0.5) == ({}, {})
-        assert await second.source.fetch(max_records=10, timeout_s=0.5) == ({}, {})
+        assert await first.source.fetch(max_records=10, timeout_s=0.5) == ({},)
+        assert await second.source.fetch(max_records=10, timeout_s=0.5) == ({},)
 
 
 async def test_fetch_comes_back_in_time_during_a_rebalance(kafka_broker: Broker) -> None:

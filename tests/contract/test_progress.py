@@ -30,14 +30,6 @@ async def test_a_repeat_counts_as_written_and_no_watermark_falls(stores: Stores)
     assert await progress.read([A]) == {A: (10, T0_MS + 1)}
 
 
-async def test_reset_sets_offsets_and_leaves_watermarks(stores: Stores) -> None:
-    await stores.progress.write({A: Applied(None, 10, T0_MS)})
-    await stores.progress.reset({A: 3, C: 0})
-    await stores.progress.reset({})
-    assert await stores.progress.read([A, C]) == {A: (3, T0_MS), C: (0, None)}
-    assert await stores.progress.write({A: Applied(10, 11, None)}) == {A: 3}
-
-
 async def test_the_global_watermark_is_held_back_by_the_last(stores: Stores) -> None:
     assert await stores.progress.watermarks([A, B]) is None
     await stores.progress.write({A: Applied(None, 1, T0_MS + 9)})

@@ -30,7 +30,7 @@ from aggregator.telemetry import Event, get_logger
 
 log = get_logger()
 
-_NOTHING: Final = Fetched({}, {})
+_NOTHING: Final = Fetched({})
 _PROMPT_ANSWER_MS: Final = 5_000
 
 
@@ -183,8 +183,7 @@ class KafkaSource:
             except NoOffsetForPartitionError as error:
                 await self._seek_beginning(consumer, [error.args[0]])
                 return _NOTHING
-        records = {Partition(*partition): batch for partition, batch in drained.items()}
-        return Fetched(records, {partition: batch[-1].offset + 1 for partition, batch in records.items()})
+        return Fetched({Partition(*partition): batch for partition, batch in drained.items()})
 
     async def _answer_out_of_range(self, consumer: GroupConsumer, wanted: Mapping[TopicPartition, int]) -> None:
         """The log does not hold these offsets: go to its beginning, and say so."""

@@ -66,15 +66,6 @@ class RedisProgress:
             )
         return left
 
-    async def reset(self, partitions: Mapping[Partition, int]) -> None:
-        """See `ports.Progress`."""
-        if partitions:
-            fields: list[str | int] = []
-            for who, offset in partitions.items():
-                fields += (self._keys.partition_field(who), offset)
-            key = self._keys.progress
-            await self._connections.commands([Command(key, ("HSET", key, *fields))])
-
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
         """See `ports.Progress`; without any partition there is no watermark."""
         known = [ms for ms in (await self._field_values(self._keys.watermarks, partitions)).values() if ms is not None]
