@@ -312,3 +312,21 @@ def test_a_session_that_was_put_is_told_also_when_another_worker_was_first_to_mo
     while store.write(worker):
         pass
     assert set(worker.puts()) == {SessionRef("p", "strong"), SessionRef("p", "weak")}
+
+
+def test_spans_of_a_folded_trace_are_counted_so() -> None:
+    store, worker = Store(), folder()
+    worker.add([claim(1, "s"), claim(2, "s")], 1)
+    store.write(worker)
+    (touched,) = worker.touched()
+    touched.not_added()
+    assert (touched.merged, touched.folded) == (0, 2)
+
+
+def test_a_session_that_was_left_is_told_once_however_many_know_of_it() -> None:
+    store, worker = Store(), folder()
+    fold(worker, store, [claim(1, "weak", row=5)])
+    fold(worker, store, [claim(2, "strong")])
+    fold(folder(), store, [claim(3, "strong")])  # another worker goes on meanwhile
+    puts = fold(worker, store, [claim(4, "strong")])
+    assert [len(puts[SessionRef("p", name)]) for name in ("weak", "strong")] == [1, 1]
