@@ -18,6 +18,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CorruptRecordException
 
 from aggregator.adapters.kafka import source
 from aggregator.adapters.kafka.consumer import SourceOptions
@@ -625,3 +626,26 @@ def test_topics_or_a_pattern() -> None:
     for wrong in ({}, {"topics": ["t"], "pattern": "t"}):
         with pytest.raises(ValueError, match="either topics or a pattern"):
             SourceOptions(bootstrap_servers="b:1", group_id="g", **wrong)  # type: ignore[arg-type]
+
+
+async def test_what_was_taken_before_an_answer_that_can_not_be_unpacked_is_read_again(
+    kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka has moved on in one partition when the next one's answer fails, and throws its records away."""
+    topic = await kafka_broker.create_topic()
+    await produce(kafka_broker, topic, b"1", b"2", b"3")
+    async with reading(kafka_broker, topics=[topic]) as reader:
+        await reader.joined()
+        original = AIOKafkaConsumer.getmany
+
+        async def corrupt(consumer: AIOKafkaConsumer, **arguments: Any) -> Any:
+            taken = await original(consumer, **arguments)
+            if taken:
+                monkeypatch.undo()
+                raise CorruptRecordException("Invalid CRC")
+            return taken
+
+        monkeypatch.setattr(AIOKafkaConsumer, "getmany", corrupt)
+        with pytest.raises(BrokerUnavailable, match="Invalid CRC"):
+            await reader.until(lambda: False)
+        assert [record.value for record in await reader.read(3)] == [b"1", b"2", b"3"]
