@@ -113,12 +113,12 @@ class Close:
             claims = await self._sessions.claim([entry.ref for entry in entries], watermark_ms=watermark_ms)
         claimed = [claim.rollup for claim in claims if claim.rollup is not None]
         with self._metrics.stage(Stage.PUBLISH):
-            await self._publish(claimed, [claim for claim in claims if claim.rollup is not None])
+            await self._publish(claimed, [claim.deadline_ms for claim in claims if claim.rollup is not None])
         with self._metrics.stage(Stage.SETTLE):
             await self._settle(entries, claims, claimed)
         return True
 
-    async def _publish(self, rollups: Sequence[SessionRollup], claims: Sequence[Claim]) -> None:
+    async def _publish(self, rollups: Sequence[SessionRollup], deadlines_ms: Sequence[int]) -> None:
         documents = [(rollup.ref, summary(rollup)) for rollup in rollups]
         if not documents:
             return
@@ -129,8 +129,8 @@ class Close:
             cut = [(rollup.ref, summary(rollup, detail=False)) for rollup in rollups if rollup.ref in error.refs]
             await self._sink.publish(cut)
         now_ms = self._clock.now_ms()
-        for (_, document), claim in zip(documents, claims, strict=True):
-            self._metrics.summary_published(len(document), (now_ms - claim.deadline_ms) / 1000)
+        for (_, document), deadline_ms in zip(documents, deadlines_ms, strict=True):
+            self._metrics.summary_published(len(document), (now_ms - deadline_ms) / 1000)
 
     async def _settle(
         self, entries: Sequence[DueEntry], claims: Sequence[Claim], rollups: Sequence[SessionRollup]

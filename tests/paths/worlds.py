@@ -19,13 +19,13 @@ from aggregator.core.conventions import Conventions
 from aggregator.core.errors import StoreUnavailable
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition, SessionRef
-from aggregator.core.pricing import Pricer
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, RejectLog, get_logger
 from tests.builders import BASE_MS, to_protobuf
+from tests.core.trees import FlatPricer
 from tests.fake_log import Crash, FakeDeadLetters, FakeLog, FakeSink, FakeSource, Faults, Faulty, ManualClock
 from tests.oracle import comparable_summary, expected_sessions, flat_price
 from tests.summaries import check_summary
@@ -37,32 +37,6 @@ SKEW_MS = 500
 RETENTION_MS = 3_600_000
 SHARDS = 4
 _LIFE_S = 10.0  # a life takes some 20 ms; one that does not end is a finding, with the example that shows it
-
-
-class FlatPricer(Pricer):
-    """The price list that the oracle knows too."""
-
-    def price_nano(
-        self,
-        model: str,
-        provider: str,
-        start_us: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-        cache_read_tokens: int,
-        cache_write_tokens: int,
-        embedding_tokens: int,
-    ) -> int:
-        return flat_price(
-            model,
-            "",
-            start_us,
-            prompt_tokens,
-            completion_tokens,
-            cache_read_tokens,
-            cache_write_tokens,
-            embedding_tokens,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
