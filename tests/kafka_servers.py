@@ -140,7 +140,9 @@ class ApacheKafka(EmbeddedServer):
             _SETTINGS.format(host=LOCALHOST, port=port, controller_port=free_port(), directory=log_dir / str(port))
         )
         self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(settings)]
+        # With "=": one id in 64 begins with a dash, and would be taken for an option.
+        cluster_id = f"--cluster-id={self._cluster_id}"
+        command = [*self._java, "kafka.tools.StorageTool", "format", cluster_id, "-c", str(settings)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=self.start_timeout_s, check=False)
         if done.returncode:
             pytest.fail(f"Kafka's storage can't be formatted:\n{done.stdout}{done.stderr}", pytrace=False)
