@@ -29,10 +29,10 @@ def recapture(request: pytest.FixtureRequest) -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table and keep the rows of what passed."""
-    nothing: list[results.Row] = []
-    found = sorted(config.stash.get(ROWS, nothing), key=lambda row: row.name)
-    if not found:
+    if ROWS not in config.stash:
         return
+    rows: list[results.Row] = config.stash[ROWS]
+    found = sorted(rows, key=lambda row: row.name)
     results.keep(found, [producer.name for producer in producers()])
     terminalreporter.section("interop")
     for line in results.table(found):
