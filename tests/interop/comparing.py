@@ -57,10 +57,12 @@ def expected(producer: Producer, truth: Truth) -> dict[tuple[str, str], Seen]:
         bill = truth.bill.sessions.get(session, SessionBill())
         assert bill.errors == told.error_traces, f"{session}: refused {bill.errors} times, but says otherwise"
         seen = _seen(producer, told, bill.models)
-        models, traces = bill.models, told.traces
+        models: Models = bill.models
+        traces = told.traces
         for difference in producer.differences:
             if difference.session == session:
-                models, traces = _differing(bill, models, difference), traces + difference.extra_traces
+                models = _differing(bill, models, difference)
+                traces += difference.extra_traces
                 plain, seen = seen, _seen(producer, replace(told, traces=traces), models)
                 assert seen != plain, f"{session}: stated to differ ({difference.reason}), but does not"
         found[told.project, session] = seen
