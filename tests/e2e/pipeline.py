@@ -179,22 +179,22 @@ class Pipeline:
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    async def read(self, topic: str, number: int = 0) -> list[ConsumerRecord]:
-        """All records of one partition of a topic, from its beginning to its end."""
+    async def read(self, topic: str, *, partitions: int = 1) -> list[ConsumerRecord]:
+        """All records of a topic, from its beginning to its end."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap_servers, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            partition = TopicPartition(topic, number)
-            consumer.assign([partition])
-            end = (await consumer.end_offsets([partition]))[partition]
+            assigned = [TopicPartition(topic, number) for number in range(partitions)]
+            consumer.assign(assigned)
+            ends = await consumer.end_offsets(assigned)
             found: list[ConsumerRecord] = []
 
             async def look() -> bool:
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     found.extend(records)
-                return bool(await consumer.position(partition) >= end)
+                return all([await consumer.position(partition) >= ends[partition] for partition in assigned])
 
-            await until(f"{topic} is read up to {end}", look)
+            await until(f"{topic} is read up to {list(ends.values())}", look)
             return found
         finally:
             await consumer.stop()

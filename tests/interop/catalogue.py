@@ -1,0 +1,74 @@
+"""The producers: a script and, beside it, what must be known to run it and to judge what comes of it.
+
+Adding a producer is adding `producers/<name>.py` (or `.mjs`) and `producers/<name>.toml`; see `Producer`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+FOLDER: Final = Path(__file__).parent / "producers"
+DETAILS: Final = ("cache_read", "cache_write", "reasoning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Why a session's figures are not those of the bill, and how they differ, exactly.
+
+    * `untold`: what the API charged without telling the usage is missing.
+    * `doubled`: every generation is in a second trace of its own as well.
+    * `no_embeddings`: the producer writes no usage of embeddings.
+    * `no_usage`: the producer writes no usage at all.
+    """
+
+    session: str
+    kind: Literal["untold", "doubled", "no_embeddings", "no_usage"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Producer:
+    """One row of the coverage table.
+
+    `package` is the one whose version is shown, as pinned for `environment`; `apis` are keys of `stubs.APIS`.
+    `session`, `user` and `remarks` are cells of the table.  `lacks` names the token details that its spans do not
+    tell, `models` maps models that answered to the names that its spans give them, `variables` are further ones of
+    its process.
+    """
+
+    name: str
+    title: str
+    package: str
+    environment: str
+    apis: tuple[str, ...]
+    session: str
+    user: str
+    remarks: str = ""
+    lacks: tuple[str, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    differences: tuple[Difference, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a producer's TOML file; a key that is not known is an error."""
+        kept: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        kept["differences"] = tuple(Difference(**one) for one in kept.get("differences", ()))
+        for name in ("apis", "lacks"):
+            kept[name] = tuple(kept.get(name, ()))
+        return cls(name=path.stem, **kept)
+
+    @property
+    def script(self) -> Path:
+        """The application."""
+        (found,) = (path for path in FOLDER.glob(f"{self.name}.*") if path.suffix in (".py", ".mjs"))
+        return found
+
+
+def producers() -> list[Producer]:
+    """All there are, by name."""
+    return [Producer.load(path) for path in sorted(FOLDER.glob("*.toml"))]

@@ -1,0 +1,14 @@
+"""Loopback stand-ins for the APIs of model providers; they keep the bill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.interop.stubs.openai import OpenAIStub
+from tests.interop.stubs.server import Stub
+
+APIS: Final[Mapping[str, type[Stub]]] = {
+    "openai": OpenAIStub,
+}
+"""By the name that producers use under `apis` in their TOML file."""
