@@ -23,10 +23,12 @@ class Difference:
     * `doubled`: every generation is in a second trace of its own as well.
     * `no_embeddings`: the producer writes no usage of embeddings.
     * `no_usage`: the producer writes no usage at all.
+    * `no_details`: it writes neither cached nor reasoning tokens.
+    * `no_errors`: it writes no spans of what was refused.
     """
 
     session: str
-    kind: Literal["untold", "doubled", "no_embeddings", "no_usage"]
+    kind: Literal["untold", "doubled", "no_embeddings", "no_usage", "no_details", "no_errors"]
     reason: str
 
 

@@ -66,6 +66,13 @@ def _differing(producer: Producer, told: Told, bill: SessionBill, difference: Di
             models = {model: sums for model, sums in models.items() if not sums["embedding"]}
         case "no_usage":
             models = {}
+        case "no_details":
+            for sums in models.values():
+                for name in DETAILS:
+                    del sums[name]
+        case "no_errors":
+            refused = {"traces": told.traces - told.error_traces, "error_traces": 0}
+            told = Told(**{**vars(told), **refused})
     return _seen(producer, told, models)
 
 

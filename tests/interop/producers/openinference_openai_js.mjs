@@ -63,17 +63,17 @@ await context.with(setAttributes(context.active(), { 'session.id': 's-grace', 'u
   // docs: end
   within('turn', { 'openinference.span.kind': 'CHAIN' }, async () => {
     await ask('Boots? [[s-grace]]')
-    await stream('Skis? [[s-grace]]', { stream_options: { include_usage: true } })
+    await client.responses.create({ model: 'gpt-4o', input: 'Anything cheaper? [[s-grace]]' })
+    for await (const _ of await client.responses.create({ model: 'gpt-4o', input: 'Skis? [[s-grace]]', stream: true }));
   }),
 )
 did('s-grace', 'grace')
 
-// Streamed, and not told the usage.
-await context.with(setUser(setSession(context.active(), { sessionId: 's-linus' }), { userId: 'linus' }), async () => {
-  await ask('Which shoes? [[s-linus]]')
-  await stream('Which socks? [[s-linus]]')
-})
-did('s-linus', 'linus', { traces: 2 })
+// Streamed chat completions, which the API tells the usage of and the instrumentation does not.
+await context.with(setUser(setSession(context.active(), { sessionId: 's-linus' }), { userId: 'linus' }), () =>
+  stream('Which socks? [[s-linus]]', { stream_options: { include_usage: true } }),
+)
+did('s-linus', 'linus')
 
 await context.with(setUser(setSession(context.active(), { sessionId: 's-edsger' }), { userId: 'edsger' }), async () => {
   await client.embeddings.create({ model: 'text-embedding-3-small', input: 'boots [[s-edsger]]' })

@@ -11,7 +11,7 @@ function telemetry(sessionId, userId) {
 }
 
 await generateText({
-  model: openai.chat('gpt-4o-mini'),
+  model: openai('gpt-4o-mini'),
   prompt: 'Which shoes for rain? [[s-ada]]',
   experimental_telemetry: telemetry('s-ada', 'ada'), // in each call: nothing hands it on
 })
@@ -44,21 +44,21 @@ await refused('s-ada', 'ada', () =>
   }),
 )
 
-// One trace of a turn, with a stream over several steps and a call below it.
+// One trace of a turn, with a stream over several steps and another one below it.
 await within('turn', {}, async () => {
-  const stream = streamText({
-    model: openai.chat('gpt-4o'),
-    prompt: 'Skis? [[s-grace]]',
-    tools,
-    stopWhen: stepCountIs(3),
-    experimental_telemetry: telemetry('s-grace', 'grace'),
-  })
-  await stream.consumeStream()
-  await generateText({
-    model: openai.chat('gpt-4o-mini'),
-    prompt: 'Anything cheaper? [[s-grace]]',
-    experimental_telemetry: telemetry('s-grace', 'grace'),
-  })
+  for (const [model, prompt] of [
+    [openai('gpt-4o'), 'Skis? [[s-grace]]'],
+    [openai.chat('gpt-4o-mini'), 'Anything cheaper? [[s-grace]]'],
+  ]) {
+    const stream = streamText({
+      model,
+      prompt,
+      tools,
+      stopWhen: stepCountIs(3),
+      experimental_telemetry: telemetry('s-grace', 'grace'),
+    })
+    await stream.consumeStream()
+  }
 })
 did('s-grace', 'grace')
 
