@@ -22,11 +22,12 @@ class Difference:
     * `untold`: what the API charged without telling the usage is missing.
     * `doubled`: every generation is in a second trace of its own as well.
     * `no_embeddings`: the producer writes no usage of embeddings.
+    * `no_reasoning`: reasoning is missing from the completion too.
     * `no_usage`: the producer writes no usage at all.
     """
 
     session: str
-    kind: Literal["untold", "doubled", "no_embeddings", "no_usage"]
+    kind: Literal["untold", "doubled", "no_embeddings", "no_reasoning", "no_usage"]
     reason: str
 
 

@@ -64,6 +64,9 @@ def _differing(producer: Producer, told: Told, bill: SessionBill, difference: Di
                     sums.update(Counter(sums))
         case "no_embeddings":
             models = {model: sums for model, sums in models.items() if not sums["embedding"]}
+        case "no_reasoning":
+            for sums in models.values():
+                sums["completion"] -= sums["reasoning"]
         case "no_usage":
             models = {}
     return _seen(producer, told, models)

@@ -22,7 +22,8 @@ _DIMENSIONS: Final = 8
 class OpenAIStub(Stub):
     """Answers `/v1/chat/completions`, whole or streamed, and `/v1/embeddings`.
 
-    A request with tools is answered with a call of the first one, once; then in words.
+    A request with tools is answered with a call of the first one, once; then in words, or with a call of
+    `final_answer` where that is a tool.
     """
 
     def routes(self) -> Iterable[web.RouteDef]:
@@ -85,8 +86,11 @@ def usage_of(charge: Charge) -> dict[str, Any]:
 def _answer(asked: dict[str, Any], session: str) -> dict[str, Any]:
     """The assistant's message; it names the session again, since some frameworks send on only what was answered."""
     messages: list[dict[str, Any]] = asked["messages"]
-    if asked.get("tools") and not any(message["role"] == "tool" for message in messages):
-        function = asked["tools"][0]["function"]
+    functions = {tool["function"]["name"]: tool["function"] for tool in asked.get("tools", ())}
+    answered = any(message["role"] == "tool" or "Observation:" in str(message.get("content")) for message in messages)
+    name = "final_answer" if answered else next(iter(functions), "")
+    if name in functions:
+        function = functions[name]
         arguments = json.dumps(arguments_for(function.get("parameters", {})))
         call = {"id": "call_1", "type": "function", "function": {"name": function["name"], "arguments": arguments}}
         return {"role": "assistant", "content": None, "tool_calls": [call]}

@@ -1,0 +1,64 @@
+"""OpenLLMetry by Traceloop's SDK: association properties, OpenAI's and Anthropic's clients, streaming, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# docs: begin openllmetry-setup
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from traceloop.sdk import Instruments, Traceloop
+from traceloop.sdk.decorators import workflow
+
+Traceloop.init(
+    app_name="shop",
+    exporter=OTLPSpanExporter(),
+    instruments={Instruments.OPENAI, Instruments.ANTHROPIC},
+    telemetry_enabled=False,
+)
+# docs: end
+from anthropic import Anthropic  # noqa: E402 - after the set-up, as Traceloop wants it
+from openai import OpenAI  # noqa: E402
+from opentelemetry import trace  # noqa: E402
+from shop import did, finish, refused  # noqa: E402
+
+openai = OpenAI(max_retries=0)
+anthropic = Anthropic(max_retries=0)
+
+
+def ask(question: str, **more: Any) -> Any:
+    return openai.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more
+    )
+
+
+def ask_claude(question: str, **more: Any) -> Any:
+    return anthropic.messages.create(
+        model="claude-sonnet-4-5", max_tokens=100, messages=[{"role": "user", "content": question}], **more
+    )
+
+
+# docs: begin openllmetry
+@workflow(name="turn")
+def take_turn(session_id: str, user_id: str, question: str) -> None:
+    Traceloop.set_association_properties({"session_id": session_id, "user_id": user_id})
+    ask(question)
+    # docs: end
+    for _ in ask(question, stream=True, stream_options={"include_usage": True}):
+        pass
+    openai.embeddings.create(model="text-embedding-3-small", input=question)
+    ask_claude(question)
+
+
+@workflow(name="turn")
+def fail(session_id: str, user_id: str, question: str) -> None:
+    Traceloop.set_association_properties({"session_id": session_id, "user_id": user_id})
+    ask_claude(question)
+
+
+take_turn("s-ada", "ada", "Which shoes? [[s-ada]]")
+take_turn("s-grace", "grace", "Which socks? [[s-grace]]")
+did("s-ada", "ada")
+did("s-grace", "grace")
+with refused("s-ada", "ada"):
+    fail("s-ada", "ada", "fail, please [[s-ada]]")
+finish(trace.get_tracer_provider())
