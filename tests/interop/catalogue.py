@@ -22,12 +22,13 @@ class Difference:
     * `untold`: what the API charged without telling the usage is missing.
     * `doubled`: every generation is in a second trace of its own as well.
     * `no_embeddings`: the producer writes no usage of embeddings.
-    * `no_reasoning`: reasoning is missing from the completion too.
+    * `no_reasoning`: it is not told how much of the completion was reasoning.
+    * `without_reasoning`: the completion is told without reasoning.
     * `no_usage`: the producer writes no usage at all.
     """
 
     session: str
-    kind: Literal["untold", "doubled", "no_embeddings", "no_reasoning", "no_usage"]
+    kind: Literal["untold", "doubled", "no_embeddings", "no_reasoning", "without_reasoning", "no_usage"]
     reason: str
 
 

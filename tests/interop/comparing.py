@@ -66,6 +66,9 @@ def _differing(producer: Producer, told: Told, bill: SessionBill, difference: Di
             models = {model: sums for model, sums in models.items() if not sums["embedding"]}
         case "no_reasoning":
             for sums in models.values():
+                del sums["reasoning"]
+        case "without_reasoning":
+            for sums in models.values():
                 sums["completion"] -= sums["reasoning"]
         case "no_usage":
             models = {}
