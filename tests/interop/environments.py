@@ -31,7 +31,16 @@ def python_of(group: str) -> Path:
         fresh = folder.with_name(f"{folder.name}.{os.getpid()}")  # a run that is cut short leaves nothing half filled
         try:
             _uv("venv", "--quiet", "--relocatable", "--python", sys.executable, str(fresh))
-            _uv("pip", "install", "--quiet", "--python", str(fresh / "bin" / "python"), "-r", str(requirements))
+            _uv(
+                "pip",
+                "install",
+                "--quiet",
+                "--compile-bytecode",
+                "--python",
+                str(fresh / "bin" / "python"),
+                "-r",
+                str(requirements),
+            )
             if not folder.is_dir():
                 fresh.rename(folder)
         finally:
