@@ -16,7 +16,9 @@ def test_code_blocks_are_what_the_producers_run() -> None:
 
 def test_every_block_of_a_programming_language_comes_from_a_producer() -> None:
     text = INSTRUMENT.read_text(encoding="utf-8")
-    assert len(re.findall(r"^```(?:python|js|ts)", text, re.MULTILINE)) == len(re.findall(r"^<!-- producers/", text, re.MULTILINE))
+    assert len(re.findall(r"^```(?:python|js|ts)", text, re.MULTILINE)) == len(
+        re.findall(r"^<!-- producers/", text, re.MULTILINE)
+    )
 
 
 def test_every_region_is_shown_once() -> None:
