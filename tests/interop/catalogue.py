@@ -20,16 +20,20 @@ class Difference:
     """Why a session's figures are not those of the bill, and how they differ, exactly.
 
     * `untold`: what the API charged without telling the usage is missing.
-    * `doubled`: every generation is in a second trace of its own as well.
+    * `doubled`: every generation is there twice, the second time under the names that `models` gives.
     * `no_embeddings`: the producer writes no usage of embeddings.
     * `no_usage`: the producer writes no usage at all.
     * `no_details`: it writes neither cached nor reasoning tokens.
     * `no_errors`: it writes no spans of what was refused.
+
+    `extra_traces` is how many traces there are beyond those that the producer knows of.
     """
 
     session: str
     kind: Literal["untold", "doubled", "no_embeddings", "no_usage", "no_details", "no_errors"]
     reason: str
+    extra_traces: int = 0
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 from tests.builders import BASE_MS, joined
 from tests.interop import captured, environments
 from tests.interop.catalogue import Producer, producers
-from tests.interop.comparing import expected, in_summary
+from tests.interop.comparing import assert_same, expected, in_summary
 from tests.paths.test_laws import fresh_world
 from tests.paths.worlds import assert_equals_oracle, finish, last_summaries
 from tests.workloads import Record
@@ -40,7 +40,7 @@ async def test_captured_spans_amount_to_the_bill(producer: Producer) -> None:
     await finish(world, PARTITIONS)
     assert_equals_oracle(world, records)
     shown = {(ref.project, ref.session_id): in_summary(one) for ref, one in last_summaries(world).items()}
-    assert shown == expected(producer, truth)
+    assert_same(shown, expected(producer, truth))
 
 
 @each_producer

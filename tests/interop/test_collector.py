@@ -1,4 +1,4 @@
-"""What applications send through the Collector, configured as we recommend, is what the oracle says, in every variation.
+"""What goes through the Collector, configured as we recommend, comes out as the oracle says, in every variation.
 
 Spans of the property tests' workloads go over OTLP/HTTP into the real Collector, over real Kafka to a worker process.
 """
@@ -57,9 +57,9 @@ def requests_of_today(*, seed: int, workloads: int = 30) -> list[TracesData]:
 async def post(collector: Collector, message: TracesData) -> int:
     """Export once; returns the status of the answer."""
     url, headers = f"{collector.http_endpoint}/v1/traces", {"Content-Type": "application/x-protobuf"}
-    async with aiohttp.ClientSession() as http:
-        async with http.post(url, data=io.BytesIO(message.SerializeToString()), headers=headers) as answer:
-            return answer.status
+    body = io.BytesIO(message.SerializeToString())
+    async with aiohttp.ClientSession() as http, http.post(url, data=body, headers=headers) as answer:
+        return answer.status
 
 
 async def export(collector: Collector, messages: Sequence[TracesData]) -> list[TracesData]:

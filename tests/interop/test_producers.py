@@ -15,7 +15,7 @@ from tests.e2e.pipeline import Pipeline, pipeline
 from tests.interop import captured
 from tests.interop.catalogue import Producer, producers
 from tests.interop.collector import Collector
-from tests.interop.comparing import Seen, expected, in_redis, in_summary
+from tests.interop.comparing import Seen, assert_same, expected, in_redis, in_summary
 from tests.interop.results import Row
 from tests.interop.running import Truth, run
 from tests.kafka_servers import Broker
@@ -43,10 +43,9 @@ async def test_sessions_are_what_the_apis_charged(
         summaries = last_summaries(await deployment.read(deployment.summary_topic))
         if recapture:
             captured.keep(producer, truth, records)
-        assert {(one["project"], one["session_id"]): in_summary(one) for one in summaries.values()} == expected(
-            producer, truth
-        )
-        assert _live(deployment) == expected(producer, truth)
+        summarised = {(one["project"], one["session_id"]): in_summary(one) for one in summaries.values()}
+        assert_same(summarised, expected(producer, truth))
+        assert_same(_live(deployment), expected(producer, truth))
         assert_every_key_lives_or_expires(deployment.redis, indexed=True, settled=True)
         messages = [TracesData.FromString(record) for record in records]
         rows.append(Row.of(producer, truth, messages, list(summaries.values())))

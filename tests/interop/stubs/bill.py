@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
 SESSION: Final = re.compile(r"\[\[(s-[a-z0-9-]+)\]\]|\bsk-(s-[a-z0-9-]+)")
-"""How a stub knows whose request it is: `[[s-ada]]` in its body goes first, then `sk-s-ada` as its key."""
+"""How a stub knows whose request it is: the last `[[s-ada]]` of its body, which is of the latest turn, else its key."""
 
 
 class Charge(NamedTuple):
@@ -45,10 +45,11 @@ class Bill:
         self._random = random.Random(0)
 
     def session_of(self, *texts: str) -> str:
-        """The session that these texts name first; a request of nobody is kept in `strays`, which fails the run."""
+        """The session that the first of these texts names last; a request of nobody is a stray, which fails the run."""
         for text in texts:
-            if found := SESSION.search(text):
-                return found[1] or found[2]
+            if found := SESSION.findall(text):
+                marked, key = found[-1]
+                return str(marked or key)
         self.strays.append(" ".join(texts)[:500])
         return "s-nobody"
 

@@ -28,6 +28,9 @@ class OpenAIStub(Stub):
     A request with tools is answered with a call of the first one, once; then in words.
     """
 
+    details = True  # whether cached and reasoning tokens are told
+    always_tells = False  # whether the usage of a streamed answer is told without being asked for
+
     def routes(self) -> Iterable[web.RouteDef]:
         return [
             web.post("/v1/chat/completions", self._complete),
@@ -48,8 +51,9 @@ class OpenAIStub(Stub):
             return web.json_response({"error": {"message": "overloaded", "type": "server_error"}}, status=503)
         model = RELEASES.get(asked["model"], asked["model"])
         streamed = bool(asked.get("stream"))
-        told = not streamed or bool((asked.get("stream_options") or {}).get("include_usage"))
-        usage = usage_of(self.bill.charge(session, model, told=told))
+        asked_for = bool((asked.get("stream_options") or {}).get("include_usage"))
+        told = not streamed or asked_for or self.always_tells
+        usage = usage_of(self.bill.charge(session, model, cache_read=self.details, reasoning=self.details, told=told))
         message = _answer(asked, session)
         common = {"id": f"chatcmpl-{usage['total_tokens']}", "created": 1_700_000_000, "model": model}
         if streamed:
@@ -87,13 +91,16 @@ class OpenAIStub(Stub):
 
 def usage_of(charge: Charge) -> dict[str, Any]:
     """A charge in the words of chat completions."""
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": charge.prompt,
         "completion_tokens": charge.completion,
         "total_tokens": charge.prompt + charge.completion,
-        "prompt_tokens_details": {"cached_tokens": charge.cache_read},
-        "completion_tokens_details": {"reasoning_tokens": charge.reasoning},
     }
+    if charge.cache_read:
+        usage["prompt_tokens_details"] = {"cached_tokens": charge.cache_read}
+    if charge.reasoning:
+        usage["completion_tokens_details"] = {"reasoning_tokens": charge.reasoning}
+    return usage
 
 
 def _base64_of(vector: list[float]) -> str:
