@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,15 +82,17 @@ def _differing(bill: SessionBill, models: Models, difference: Difference) -> Mod
                     found.setdefault(difference.models.get(model, model), Counter()).update(sums)
         case "no_embeddings":
             found = {model: sums for model, sums in found.items() if not sums["embedding"]}
-        case "no_reasoning":
-            for sums in found.values():
-                del sums["reasoning"]
-        case "without_reasoning":
-            for sums in found.values():
-                sums["completion"] -= sums["reasoning"]
         case "no_usage":
             found = {}
+        case "no_reasoning" | "without_reasoning" as kind:
+            _forget_reasoning(found.values(), part_of_completion=kind == "no_reasoning")
     return found
+
+
+def _forget_reasoning(models: Iterable[Counter[str]], *, part_of_completion: bool) -> None:
+    for sums in models:
+        sums["completion"] -= 0 if part_of_completion else sums["reasoning"]
+        sums["reasoning"] = 0
 
 
 def _seen(producer: Producer, told: Told, models: Models) -> Seen:

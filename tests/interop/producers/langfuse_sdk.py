@@ -9,19 +9,17 @@ from langfuse import Langfuse
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 # Its spans go to the Collector; to have them at Langfuse too, let the Collector send them on.
-langfuse = Langfuse(public_key="pk-shop", secret_key="none", span_exporter=OTLPSpanExporter())
+langfuse = Langfuse(public_key="pk-shop", secret_key="sk-shop", span_exporter=OTLPSpanExporter())  # noqa: S106
 # docs: end
-from langfuse import observe, propagate_attributes  # noqa: E402
-from langfuse.openai import OpenAI  # noqa: E402
-from shop import did, finish, refused  # noqa: E402
+from langfuse import observe, propagate_attributes
+from langfuse.openai import OpenAI
+from shop import did, finish, refused
 
 client = OpenAI(max_retries=0)
 
 
 def ask(question: str, **more: Any) -> Any:
-    return client.chat.completions.create(
-        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more
-    )
+    return client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more)
 
 
 # docs: begin langfuse

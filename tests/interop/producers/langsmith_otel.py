@@ -13,20 +13,18 @@ os.environ["LANGSMITH_OTEL_ONLY"] = "true"  # to the tracer provider, not to Lan
 os.environ["LANGSMITH_API_KEY"] = "none"
 os.environ["LANGSMITH_ENDPOINT"] = "http://127.0.0.1:9"
 
-from langsmith import traceable  # noqa: E402
-from langsmith.run_trees import get_cached_client  # noqa: E402
-from langsmith.wrappers import wrap_openai  # noqa: E402
-from openai import OpenAI  # noqa: E402
-from shop import did, finish, refused, set_up_tracing  # noqa: E402
+from langsmith import traceable
+from langsmith.run_trees import get_cached_client
+from langsmith.wrappers import wrap_openai
+from openai import OpenAI
+from shop import did, finish, refused, set_up_tracing
 
 provider = set_up_tracing()
 client = wrap_openai(OpenAI(max_retries=0))
 
 
 def ask(question: str, **more: Any) -> Any:
-    return client.chat.completions.create(
-        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more
-    )
+    return client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more)
 
 
 # docs: begin langsmith

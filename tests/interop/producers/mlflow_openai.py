@@ -9,18 +9,16 @@ from typing import Any
 os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/traces"
 os.environ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
 
-import mlflow  # noqa: E402
-from openai import OpenAI  # noqa: E402
-from shop import did, finish, refused  # noqa: E402
+import mlflow
+from openai import OpenAI
+from shop import did, finish, refused
 
 mlflow.openai.autolog()
 client = OpenAI(max_retries=0)
 
 
 def ask(question: str, **more: Any) -> Any:
-    return client.chat.completions.create(
-        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more
-    )
+    return client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more)
 
 
 # docs: begin mlflow

@@ -16,19 +16,17 @@ Traceloop.init(
     telemetry_enabled=False,
 )
 # docs: end
-from anthropic import Anthropic  # noqa: E402 - after the set-up, as Traceloop wants it
-from openai import OpenAI  # noqa: E402
-from opentelemetry import trace  # noqa: E402
-from shop import did, finish, refused  # noqa: E402
+from anthropic import Anthropic
+from openai import OpenAI
+from opentelemetry import trace
+from shop import did, finish, refused
 
 openai = OpenAI(max_retries=0)
 anthropic = Anthropic(max_retries=0)
 
 
 def ask(question: str, **more: Any) -> Any:
-    return openai.chat.completions.create(
-        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more
-    )
+    return openai.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more)
 
 
 def ask_claude(question: str, **more: Any) -> Any:

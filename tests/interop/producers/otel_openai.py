@@ -21,9 +21,7 @@ client = OpenAI(max_retries=0)
 
 
 def ask(question: str, **more: Any) -> Any:
-    return client.chat.completions.create(
-        model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more
-    )
+    return client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": question}], **more)
 
 
 def ada() -> None:

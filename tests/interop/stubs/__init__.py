@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from tests.interop.stubs.anthropic import AnthropicStub
-from tests.interop.stubs.gemini import GeminiStub
 from tests.interop.stubs.bedrock import BedrockStub
+from tests.interop.stubs.gemini import GeminiStub
 from tests.interop.stubs.mistral import MistralStub
 from tests.interop.stubs.openai import OpenAIStub
 from tests.interop.stubs.server import Stub

@@ -57,7 +57,9 @@ def _part(asked: dict[str, Any], session: str) -> dict[str, Any]:
     answered = re.findall(r'"functionResponse": {[^}]*"name": "(\w+)"', json.dumps(asked["contents"]))
     for name in sorted(functions, key="transfer_to_agent".__eq__):
         if name not in answered and (name == "transfer_to_agent" or not answered):
-            schemas = [functions[name].get(key) for key in ("parameters_json_schema", "parametersJsonSchema", "parameters")]
+            schemas = [
+                functions[name].get(key) for key in ("parameters_json_schema", "parametersJsonSchema", "parameters")
+            ]
             schema = next(filter(None, schemas), {})
             return {"functionCall": {"name": name, "args": arguments_for(_lower_types(schema))}}
     return {"text": f"Boots. [[{session}]]"}
