@@ -42,6 +42,7 @@ test: install fresh-core ## the tests, on the real servers that this machine has
 	@$(PY) -m pytest $(ARGS)
 
 interop: install fresh-core ## real producers through Collector, Kafka and worker, against what the APIs charged
+	@$(PY) -m tests.interop.collector
 	@$(PY) -m pytest -m interop tests/interop $(ARGS)
 
 interop-pins: install ## the newest versions of the producers, into tests/interop/environments

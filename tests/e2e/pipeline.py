@@ -6,9 +6,10 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -220,10 +221,15 @@ class Pipeline:
 
 @asynccontextmanager
 async def pipeline(
-    broker: Broker, place: RedisServer | Cluster, log_dir: Path, *, partitions: int = PARTITIONS
+    broker: Broker,
+    place: RedisServer | Cluster,
+    log_dir: Path,
+    *,
+    partitions: int = PARTITIONS,
+    config: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Pipeline]:
     """Make the topics; at the end stop every process and print what they logged, which pytest shows after failures."""
-    topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions)
+    topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions, config=config)
     made = Pipeline(broker, place, topic, log_dir)
     for output in (made.summary_topic, made.dead_letter_topic):
         await broker.create_topic(name=output)

@@ -1,7 +1,7 @@
 """The producers' own environments: pinned packages, installed once into the checkout's cache.
 
 `environments/<group>.in` says what a group's producers import, `<group>.txt` is what `make interop-pins` made of it.
-A group is what gets along in one environment.
+A group is what gets along in one environment.  Those of JavaScript are `js/<workspace>`, see `node`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,28 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.interop import node
 from tests.interop.catalogue import Producer
 
 _ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = Path(__file__).parent / "environments"
+
+
+def command_of(producer: Producer) -> list[str]:
+    """Runs the producer in its environment, which is installed if it is not there yet."""
+    if workspace := _workspace_of(producer):
+        return node.command_of(workspace, producer.script)
+    return [str(python_of(producer.environment)), "-W", "ignore", str(producer.script)]
+
+
+def programs_of(producer: Producer) -> tuple[str, ...]:
+    """What must be on the PATH to run it."""
+    return node.NEEDS if _workspace_of(producer) else ()
+
+
+def _workspace_of(producer: Producer) -> str:
+    """Of a JavaScript producer the npm workspace; empty for others."""
+    return producer.environment.removeprefix("js/") if producer.environment.startswith("js/") else ""
 
 
 def python_of(group: str) -> Path:
@@ -50,6 +68,8 @@ def python_of(group: str) -> Path:
 
 def version_of(producer: Producer) -> str:
     """The version of the producer's package, as pinned."""
+    if workspace := _workspace_of(producer):
+        return node.version_of(workspace, producer.package)
     pins = (FOLDER / f"{producer.environment}.txt").read_text(encoding="utf-8")
     found = re.search(rf"^{re.escape(producer.package)}==(\S+)", pins, re.MULTILINE)
     assert found, f"{producer.package} is not pinned for the environment {producer.environment}"

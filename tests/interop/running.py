@@ -53,7 +53,7 @@ class Truth:
 async def run(producer: Producer, *, http_endpoint: str, grpc_endpoint: str, scratch: Path) -> Truth:
     """Let the producer do its work; its last line of output is what it says it did."""
     bill = Bill()
-    command = await asyncio.to_thread(_command, producer)
+    command = await asyncio.to_thread(environments.command_of, producer)
     async with AsyncExitStack() as stack:
         variables = _variables(producer, http_endpoint, grpc_endpoint, scratch)
         for name in producer.apis:
@@ -75,10 +75,6 @@ async def run(producer: Producer, *, http_endpoint: str, grpc_endpoint: str, scr
     assert not bill.strays, f"{producer.name} sent requests that name no session: {bill.strays}"
     said = json.loads(output.decode().strip().splitlines()[-1])
     return Truth({session: Told(**one) for session, one in said["sessions"].items()}, bill)
-
-
-def _command(producer: Producer) -> list[str]:
-    return [str(environments.python_of(producer.environment)), "-W", "ignore", str(producer.script)]
 
 
 def _variables(producer: Producer, http_endpoint: str, grpc_endpoint: str, scratch: Path) -> dict[str, str]:

@@ -14,10 +14,10 @@ from tests.e2e.deliveries import PARTITIONS
 from tests.e2e.pipeline import Pipeline, pipeline
 from tests.interop import captured
 from tests.interop.catalogue import Producer, producers
+from tests.interop.collector import Collector
 from tests.interop.comparing import Seen, assert_same, expected, in_redis, in_summary
 from tests.interop.results import Row
 from tests.interop.running import Truth, run
-from tests.interop.stand_in import Collector
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, assert_every_key_lives_or_expires, redis_servers_available
 
@@ -52,13 +52,15 @@ async def test_sessions_are_what_the_apis_charged(
 
 
 async def _produced(producer: Producer, deployment: Pipeline, scratch: Path) -> Truth:
-    async with Collector(deployment.broker, deployment.topic) as collector:
-        return await run(
+    async with Collector(deployment.broker.bootstrap_servers, deployment.topic, scratch) as collector:
+        truth = await run(
             producer,
             http_endpoint=collector.http_endpoint,
             grpc_endpoint=collector.grpc_endpoint,
             scratch=scratch,
         )
+        await collector.flushed()
+        return truth
 
 
 async def _records(deployment: Pipeline) -> list[bytes]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
 
 from tests.interop.stubs.bill import Charge
+from tests.interop.stubs.openai_responses import events_of, response_of
 from tests.interop.stubs.server import FAILS, Stub, arguments_for, send_events
 
 RELEASES: Final = {"gpt-4o": "gpt-4o-2024-08-06", "gpt-4o-mini": "gpt-4o-mini-2024-07-18"}
@@ -20,7 +23,7 @@ _DIMENSIONS: Final = 8
 
 
 class OpenAIStub(Stub):
-    """Answers `/v1/chat/completions`, whole or streamed, and `/v1/embeddings`.
+    """Answers `/v1/chat/completions` and `/v1/responses`, whole or streamed, and `/v1/embeddings`.
 
     A request with tools is answered with a call of the first one, once; then in words, or with a call of
     `final_answer` where that is a tool.
@@ -33,6 +36,7 @@ class OpenAIStub(Stub):
         return [
             web.post("/v1/chat/completions", self._complete),
             web.post("/v1/embeddings", self._embed),
+            web.post("/v1/responses", self._respond),
         ]
 
     def environment(self) -> dict[str, str]:
@@ -59,19 +63,24 @@ class OpenAIStub(Stub):
         choices = [{"index": 0, "message": message, "finish_reason": reason}]
         return web.json_response({**common, "object": "chat.completion", "choices": choices, "usage": usage})
 
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        asked: dict[str, Any] = await request.json()
+        session = self.session_of(request, asked)
+        if FAILS in json.dumps(asked["input"]):
+            self.bill.refuse(session)
+            return web.json_response({"error": {"message": "overloaded", "type": "server_error"}}, status=503)
+        model = RELEASES.get(asked["model"], asked["model"])
+        response = response_of(asked, session, model, self.bill.charge(session, model))
+        return await send_events(request, events_of(response)) if asked.get("stream") else web.json_response(response)
+
     async def _embed(self, request: web.Request) -> web.Response:
         asked: dict[str, Any] = await request.json()
         session = self.session_of(request, asked)
         tokens = self.bill.charge_embedding(session, asked["model"]).embedding
         texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": [1.0, *[float(len(str(text)) % 7)] * (_DIMENSIONS - 1)],
-            }
-            for index, text in enumerate(texts)
-        ]
+        vectors = [[1.0, *[float(len(str(text)) % 7)] * (_DIMENSIONS - 1)] for text in texts]
+        encode = _base64_of if asked.get("encoding_format") == "base64" else list
+        data = [{"object": "embedding", "index": index, "embedding": encode(one)} for index, one in enumerate(vectors)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return web.json_response({"object": "list", "model": asked["model"], "data": data, "usage": usage})
 
@@ -88,6 +97,10 @@ def usage_of(charge: Charge) -> dict[str, Any]:
     if charge.reasoning:
         usage["completion_tokens_details"] = {"reasoning_tokens": charge.reasoning}
     return usage
+
+
+def _base64_of(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _answer(asked: dict[str, Any], session: str) -> dict[str, Any]:
