@@ -20,7 +20,8 @@ OpenAIInstrumentor().instrument(tracer_provider=provider)
 
 
 def crew_for(question: str) -> Crew:
-    clerk = Agent(role="clerk", goal="sell", backstory="a clerk", llm=LLM(model="openai/gpt-4o-mini", max_retries=0))
+    llm = LLM(model="openai/gpt-4o-mini", max_retries=0)
+    clerk = Agent(role="clerk", goal="sell", backstory="a clerk", llm=llm, max_retry_limit=0)
     task = Task(description=question, expected_output="a word", agent=clerk)
     return Crew(agents=[clerk], tasks=[task])
 
