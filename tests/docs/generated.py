@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).parents[2]
 INSTRUMENT: Final = ROOT / "docs" / "instrument.md"
 README: Final = ROOT / "README.md"
 
-_BLOCK: Final = re.compile(r"^(<!-- producers/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```$)?", re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(r"^(<!-- producers/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 _REGION: Final = re.compile(r"^ *(?:#|//) docs: begin (\S+)\n(.*?)^ *(?:#|//) docs: end$", re.MULTILINE | re.DOTALL)
 _MARK: Final = re.compile(r" ?\[\[s-[a-z0-9-]+\]\]")
 _TABLE: Final = re.compile(r"(<!-- coverage: begin -->\n).*?(<!-- coverage: end -->)", re.DOTALL)
@@ -50,7 +50,7 @@ def with_code(text: str) -> str:
 
     def block(found: re.Match[str]) -> str:
         path = FOLDER / found[2]
-        return f"{found[1]}\n```{_LANGUAGES[path.suffix]}\n{regions(path)[found[3]]}\n```"
+        return f"{found[1]}\n```{_LANGUAGES[path.suffix]}\n{regions(path)[found[3]]}\n```\n"
 
     return _BLOCK.sub(block, text)
 

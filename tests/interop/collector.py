@@ -1,17 +1,16 @@
-"""The OpenTelemetry Collector, built from `deploy/collector/builder.yaml` and run with the very file that is recommended.
+"""The OpenTelemetry Collector, built from `deploy/collector/builder.yaml`, run with the very file that is recommended.
 
 `python -m tests.interop.collector` builds it, once per manifest, into the checkout's cache.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port, wait_until_answering
 from aggregator.embedded.server import EmbeddedServer
 from tests.e2e.waiting import until
+from tests.interop.required import require
 
 _ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = _ROOT / "deploy" / "collector"
@@ -36,40 +36,24 @@ _ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class CollectorMissingError(RuntimeError):
-    """The Collector can't be had here; the text says why, and what to do."""
-
-
-def collector_version() -> str:
-    """The version that the manifest pins."""
-    found = re.search(r"^  version: (\S+)$", MANIFEST.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found, MANIFEST
-    return found[1]
-
-
-def collector_program() -> Path:
-    """The built Collector, which is built now where it is not in the cache; raises `CollectorMissingError`."""
+def program() -> Path:
+    """The built Collector, which is built now where it is not in the cache; raises `RuntimeError` if it can't be."""
+    version = _found(r"^  version: (\S+)$")
     made_of = hashlib.sha256(MANIFEST.read_bytes()).hexdigest()[:12]
-    program = _ROOT / ".cache" / "collector" / f"{collector_version()}-{made_of}" / "collector"
-    if not program.is_file():
-        if shutil.which("go") is None:
-            raise CollectorMissingError(
-                "the OpenTelemetry Collector is built with Go, and there is no `go` on the PATH"
-            )
-        program.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
-            _build(Path(scratch)).replace(program)  # a build that is cut short leaves nothing that looks like one
-    return program
+    built = _ROOT / ".cache" / "collector" / f"{version}-{made_of}" / "collector"
+    if not built.is_file():
+        require("the OpenTelemetry Collector", "go")
+        print(f"building the OpenTelemetry Collector {version}, which takes some minutes", flush=True)
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=built.parent) as scratch:
+            _build(Path(scratch)).replace(built)  # a build that is cut short leaves nothing that looks like one
+    return built
 
 
-def required_program() -> Path:
-    """The built Collector for a test: skips where there is no Go, unless REQUIRE_SERVERS=1 makes that an error."""
-    try:
-        return collector_program()
-    except CollectorMissingError as error:
-        if os.environ.get("REQUIRE_SERVERS") == "1":
-            pytest.fail(f"REQUIRE_SERVERS=1, but {error}", pytrace=False)
-        pytest.skip(str(error))
+def _found(pattern: str) -> str:
+    found = re.search(pattern, MANIFEST.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"{MANIFEST} has nothing like {pattern}"
+    return found[1]
 
 
 def _build(scratch: Path) -> Path:
@@ -77,9 +61,8 @@ def _build(scratch: Path) -> Path:
     manifest = scratch / "builder.yaml"
     text = MANIFEST.read_text(encoding="utf-8")
     manifest.write_text(text.replace("dist:\n", f"dist:\n  output_path: {scratch / 'source'}\n", 1), encoding="utf-8")
-    core = re.search(r"/otlpreceiver (v\S+)$", text, re.MULTILINE)
-    assert core, MANIFEST
-    builder = f"go.opentelemetry.io/collector/cmd/builder@{core[1]}"  # is released together with the core's components
+    core = _found(r"/otlpreceiver (v\S+)$")
+    builder = f"go.opentelemetry.io/collector/cmd/builder@{core}"  # is released together with the core's components
     done = subprocess.run(
         ["go", "run", builder, "--config", str(manifest)],
         capture_output=True,
@@ -89,7 +72,7 @@ def _build(scratch: Path) -> Path:
         cwd=scratch,
     )
     if done.returncode:
-        raise CollectorMissingError(f"the OpenTelemetry Collector can't be built:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"the OpenTelemetry Collector can't be built:\n{done.stdout}{done.stderr}")
     return scratch / "source" / "collector"
 
 
@@ -114,7 +97,7 @@ class Collector(EmbeddedServer):
         overlay: Path | None = None,
     ) -> None:
         super().__init__(log_dir=log_dir)
-        self._program = required_program()
+        self._program = program()
         self._arguments = [f"--config={CONFIG}", *([f"--config={overlay}"] if overlay else [])]
         self._arguments += [f"--set={name}={value}" for name, value in settings.items()]
         self._environment = {
@@ -204,4 +187,9 @@ class Collector(EmbeddedServer):
 
 
 if __name__ == "__main__":
-    print(asyncio.run(asyncio.to_thread(collector_program)))
+    try:
+        program()
+    except pytest.skip.Exception as missing:
+        print(f"{missing}; tests that need it are skipped")
+    except pytest.fail.Exception as missing:
+        sys.exit(str(missing))

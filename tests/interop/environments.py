@@ -18,6 +18,7 @@ from typing import Final
 
 from tests.interop import node
 from tests.interop.catalogue import Producer
+from tests.interop.required import require
 
 _ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = Path(__file__).parent / "environments"
@@ -26,13 +27,9 @@ FOLDER: Final = Path(__file__).parent / "environments"
 def command_of(producer: Producer) -> list[str]:
     """Runs the producer in its environment, which is installed if it is not there yet."""
     if workspace := _workspace_of(producer):
+        require(f"the producer {producer.name}", *node.NEEDS)
         return node.command_of(workspace, producer.script)
     return [str(python_of(producer.environment)), "-W", "ignore", str(producer.script)]
-
-
-def programs_of(producer: Producer) -> tuple[str, ...]:
-    """What must be on the PATH to run it."""
-    return node.NEEDS if _workspace_of(producer) else ()
 
 
 def _workspace_of(producer: Producer) -> str:

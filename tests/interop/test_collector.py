@@ -1,4 +1,4 @@
-"""What applications send through the Collector, configured as we recommend, is what the oracle says, in every variation.
+"""What goes through the Collector, configured as we recommend, comes out as the oracle says, in every variation.
 
 Spans of the property tests' workloads go over OTLP/HTTP into the real Collector, over real Kafka to a worker process.
 """
@@ -57,9 +57,9 @@ def requests_of_today(*, seed: int, workloads: int = 30) -> list[TracesData]:
 async def post(collector: Collector, message: TracesData) -> int:
     """Export once; returns the status of the answer."""
     url, headers = f"{collector.http_endpoint}/v1/traces", {"Content-Type": "application/x-protobuf"}
-    async with aiohttp.ClientSession() as http:
-        async with http.post(url, data=io.BytesIO(message.SerializeToString()), headers=headers) as answer:
-            return answer.status
+    body = io.BytesIO(message.SerializeToString())
+    async with aiohttp.ClientSession() as http, http.post(url, data=body, headers=headers) as answer:
+        return answer.status
 
 
 async def export(collector: Collector, messages: Sequence[TracesData]) -> list[TracesData]:
@@ -115,11 +115,11 @@ async def assert_ends_right(deployment: Pipeline, collector: Collector, taken: l
 @pytest.mark.parametrize("keyed", [False, True], ids=["unkeyed", "keyed"])
 @pytest.mark.parametrize("encoding", ["otlp_proto", "otlp_json"])
 async def test_every_compression_carries_what_the_oracle_says(
-    encoding: str, keyed: bool, kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+    encoding: str, keyed: bool, apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     taken: list[TracesData] = []
     messages = requests_of_today(seed=1)
-    async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
+    async with pipeline(apache_kafka, redis_server, tmp_path) as deployment:
         await deployment.workers(1)
         for number, compression in enumerate(COMPRESSIONS):
             settings = {
@@ -127,7 +127,7 @@ async def test_every_compression_carries_what_the_oracle_says(
                 f"{KAFKA}partition_traces_by_id": str(keyed).lower(),
                 f"{KAFKA}producer::compression": compression,
             }
-            async with Collector(kafka_broker.bootstrap_servers, deployment.topic, tmp_path, settings=settings) as one:
+            async with Collector(apache_kafka.bootstrap_servers, deployment.topic, tmp_path, settings=settings) as one:
                 taken += await export(one, messages[number :: len(COMPRESSIONS)])
                 await one.flushed()
                 assert await one.metric("kafka_exporter_records", compression_codec=compression) > 0
@@ -141,11 +141,11 @@ async def test_every_compression_carries_what_the_oracle_says(
 
 @one_server
 async def test_a_batch_processor_in_front_makes_no_difference(
-    kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+    apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
+    async with pipeline(apache_kafka, redis_server, tmp_path) as deployment:
         await deployment.workers(1)
-        bootstrap_servers, topic = kafka_broker.bootstrap_servers, deployment.topic
+        bootstrap_servers, topic = apache_kafka.bootstrap_servers, deployment.topic
         async with Collector(bootstrap_servers, topic, tmp_path, overlay=WITH_BATCH_PROCESSOR) as collector:
             taken = await export(collector, requests_of_today(seed=2))
             # Stopped in order it gives away what it holds; while it runs nobody can tell how much that is.
@@ -156,28 +156,28 @@ async def test_a_batch_processor_in_front_makes_no_difference(
 
 @one_server
 async def test_what_a_killed_collector_had_accepted_is_sent_by_its_heir(
-    kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+    apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
+    async with pipeline(apache_kafka, redis_server, tmp_path) as deployment:
         await deployment.workers(1)
         async with Collector(NOWHERE, deployment.topic, tmp_path) as collector:  # Kafka is away
             taken = await export(collector, requests_of_today(seed=3))
             await collector.kill()
         assert await arrived(deployment) == 0
-        async with Collector(kafka_broker.bootstrap_servers, deployment.topic, tmp_path) as heir:
+        async with Collector(apache_kafka.bootstrap_servers, deployment.topic, tmp_path) as heir:
             await assert_ends_right(deployment, heir, taken)
 
 
 @one_server
 async def test_a_collector_that_is_killed_while_it_sends_changes_nothing(
-    kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+    apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     # Without a pause for batches, so that some are on their way to Kafka at any moment.
     settings = {f"{KAFKA}sending_queue::batch::flush_timeout": "1ms"}
     messages = requests_of_today(seed=4)
-    async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
+    async with pipeline(apache_kafka, redis_server, tmp_path) as deployment:
         await deployment.workers(1)
-        bootstrap_servers, topic = kafka_broker.bootstrap_servers, deployment.topic
+        bootstrap_servers, topic = apache_kafka.bootstrap_servers, deployment.topic
         async with Collector(bootstrap_servers, topic, tmp_path, settings=settings) as collector:
             taken: list[TracesData] = []
             third = len(messages) // 3
@@ -202,13 +202,13 @@ def large(number: int, *, spans: int, bytes_each: int) -> TracesData:
     ("encoding", "batch_max_bytes"), [("otlp_proto", "900000"), ("otlp_json", "450000")], ids=["proto", "json"]
 )
 async def test_an_export_larger_than_a_record_may_be_is_split(
-    encoding: str, batch_max_bytes: str, kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+    encoding: str, batch_max_bytes: str, apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     settings = {f"{KAFKA}traces::encoding": encoding}
     variables = {"KAFKA_BATCH_MAX_BYTES": batch_max_bytes}
-    async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
+    async with pipeline(apache_kafka, redis_server, tmp_path) as deployment:
         await deployment.workers(1)
-        bootstrap_servers, topic = kafka_broker.bootstrap_servers, deployment.topic
+        bootstrap_servers, topic = apache_kafka.bootstrap_servers, deployment.topic
         async with Collector(bootstrap_servers, topic, tmp_path, settings=settings, variables=variables) as collector:
             taken = await export(collector, [large(1, spans=300, bytes_each=20_000)])
             await assert_ends_right(deployment, collector, taken)
@@ -218,19 +218,19 @@ async def test_an_export_larger_than_a_record_may_be_is_split(
 
 @one_server
 async def test_a_span_that_is_too_large_is_lost_alone_and_raising_the_limits_lets_it_through(
-    kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+    apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     raised = {"KAFKA_BATCH_MAX_BYTES": "4000000", "KAFKA_MAX_MESSAGE_BYTES": "4100000"}
     small, too_large = large(1, spans=5, bytes_each=1000), large(2, spans=2, bytes_each=2_000_000)
     config = {"max.message.bytes": "4200000"}
-    async with pipeline(kafka_broker, redis_server, tmp_path, config=config) as deployment:
+    async with pipeline(apache_kafka, redis_server, tmp_path, config=config) as deployment:
         await deployment.workers(1)
-        async with Collector(kafka_broker.bootstrap_servers, deployment.topic, tmp_path) as collector:
+        async with Collector(apache_kafka.bootstrap_servers, deployment.topic, tmp_path) as collector:
             await export(collector, [joined([small, too_large])])
             await collector.flushed()
             assert await collector.metric("exporter_sent_spans") == 6  # with the root of the second trace
             assert "single span exceeds the max size limit" in collector.child.log_tail(200)
-        async with Collector(kafka_broker.bootstrap_servers, deployment.topic, tmp_path, variables=raised) as collector:
+        async with Collector(apache_kafka.bootstrap_servers, deployment.topic, tmp_path, variables=raised) as collector:
             taken = await export(collector, [too_large])
             await assert_ends_right(deployment, collector, [small, *taken])
 
