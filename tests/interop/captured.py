@@ -25,7 +25,7 @@ from tests.interop.running import Truth
 FOLDER: Final = Path(__file__).parent / "captured"
 _LONGEST: Final = 400
 _OF_THE_MACHINE: Final = ("host.", "process.", "os.", "container.")
-_PLACES: Final = ("code.filepath", "code.file.path")
+_PLACES: Final = ("code.filepath", "code.file.path", "error.stack_trace", "litellm.provider.error.stack_trace")
 
 
 def keep(producer: Producer, truth: Truth, records: Iterable[bytes]) -> None:
