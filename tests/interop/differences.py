@@ -93,6 +93,12 @@ def _streams_start(models: Models, _bill: SessionBill, _: Difference) -> None:
         sums["completion"] = sums["calls"]
 
 
+def _streams_start_added(models: Models, _bill: SessionBill, _: Difference) -> None:
+    """The completion is told with that of a stream's start, one token a call, added."""
+    for sums in models.values():
+        sums["completion"] += sums["calls"]
+
+
 def _no_errors(_models: Models, _bill: SessionBill, _: Difference) -> None:
     """It writes no spans of what was refused, so there are no traces of it; its usage is all there."""
 
@@ -106,6 +112,7 @@ KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = 
     "no_reasoning": _no_reasoning,
     "without_reasoning": _without_reasoning,
     "streams_start": _streams_start,
+    "streams_start_added": _streams_start_added,
     "no_errors": _no_errors,
 }
 """By the name that producers use."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# MLflow exports where these point to; the second must be set, since it takes gRPC otherwise.
+# docs: begin mlflow-setup
+# MLflow exports where the first points to, and over gRPC unless the second says otherwise.
 os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/traces"
 os.environ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
 
 import mlflow
+
+mlflow.openai.autolog()
+# docs: end
 from openai import OpenAI
 from shop import did, finish, refused
 
-mlflow.openai.autolog()
 client = OpenAI(max_retries=0)
 
 

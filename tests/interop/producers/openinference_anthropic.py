@@ -39,4 +39,10 @@ with using_attributes(session_id="s-grace", user_id="grace"):
         with both.messages.stream(model=MODEL, max_tokens=100, messages=messages("Socks? [[s-grace]]")) as stream:
             stream.until_done()
     did("s-grace", "grace", traces=2)
+# And in a trace of their own, which names the session as well.
+both_name_it = both.with_options(open_telemetry={"conversation_id": "s-linus"})
+with using_attributes(session_id="s-linus", user_id="linus"):
+    with both_name_it.messages.stream(model=MODEL, max_tokens=100, messages=messages("Socks? [[s-linus]]")) as stream:
+        stream.until_done()
+    did("s-linus", "linus")
 finish(provider)

@@ -53,6 +53,13 @@ def stream(session_id: str, user_id: str, question: str) -> None:
 
 
 @workflow(name="turn")
+def with_claude(session_id: str, user_id: str, question: str) -> None:
+    Traceloop.set_association_properties({"session_id": session_id, "user_id": user_id})
+    for _ in ask_claude(question, stream=True):
+        pass
+
+
+@workflow(name="turn")
 def fail(session_id: str, user_id: str, question: str) -> None:
     Traceloop.set_association_properties({"session_id": session_id, "user_id": user_id})
     ask_claude(question)
@@ -64,4 +71,6 @@ stream("s-grace", "grace", "Which socks? [[s-grace]]")
 did("s-grace", "grace")
 with refused("s-ada", "ada"):
     fail("s-ada", "ada", "fail, please [[s-ada]]")
+with_claude("s-linus", "linus", "Which laces? [[s-linus]]")
+did("s-linus", "linus")
 finish(trace.get_tracer_provider())
