@@ -199,7 +199,7 @@ def large(number: int, *, spans: int, bytes_each: int) -> TracesData:
 
 @one_server
 @pytest.mark.parametrize(
-    ("encoding", "batch_max_bytes"), [("otlp_proto", "900000"), ("otlp_json", "450000")], ids=["proto", "json"]
+    ("encoding", "batch_max_bytes"), [("otlp_proto", "900000"), ("otlp_json", "400000")], ids=["proto", "json"]
 )
 async def test_an_export_larger_than_a_record_may_be_is_split(
     encoding: str, batch_max_bytes: str, apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
