@@ -9,31 +9,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
+
+from tests.interop.differences import Difference
 
 FOLDER: Final = Path(__file__).parent / "producers"
-DETAILS: Final = ("cache_read", "cache_write", "reasoning")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Why a session's figures are not those of the bill, and how they differ, exactly.
-
-    * `untold`: what the API charged without telling the usage is missing.
-    * `doubled`: every generation is there twice, the second time under the names that `models` gives.
-    * `no_embeddings`: the producer writes no usage of embeddings.
-    * `no_usage`: the producer writes no usage at all.
-    * `no_details`: it writes neither cached nor reasoning tokens.
-    * `no_errors`: it writes no spans of what was refused.
-
-    `extra_traces` is how many traces there are beyond those that the producer knows of.
-    """
-
-    session: str
-    kind: Literal["untold", "doubled", "no_embeddings", "no_usage", "no_details", "no_errors"]
-    reason: str
-    extra_traces: int = 0
-    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.interop.catalogue import DETAILS, Difference, Producer
+from tests.interop.catalogue import Producer
+from tests.interop.differences import DETAILS, Difference, Models
 from tests.interop.running import Told, Truth
 from tests.interop.stubs.bill import SessionBill
-
-Models = Mapping[str, Counter[str]]
 
 MODEL_SUMS = ("calls", "prompt", "completion", "embedding")
 
@@ -57,42 +56,19 @@ def expected(producer: Producer, truth: Truth) -> dict[tuple[str, str], Seen]:
         bill = truth.bill.sessions.get(session, SessionBill())
         assert bill.errors == told.error_traces, f"{session}: refused {bill.errors} times, but says otherwise"
         seen = _seen(producer, told, bill.models)
-        models: Models = bill.models
-        told_so = told
+        models = bill.models
         for difference in producer.differences:
             if difference.session == session:
-                models = _differing(bill, models, difference)
-                told_so = _differing_told(told_so, difference)
-                plain, seen = seen, _seen(producer, told_so, models)
+                models = difference.applied(models, bill)
+                told = _told(told, difference)
+                plain, seen = seen, _seen(producer, told, models)
                 assert seen != plain, f"{session}: stated to differ ({difference.reason}), but does not"
         found[told.project, session] = seen
     return found
 
 
-def _differing(bill: SessionBill, models: Models, difference: Difference) -> Models:
-    """The sums by model as this difference leaves them."""
-    found = {model: Counter(sums) for model, sums in models.items()}
-    match difference.kind:
-        case "untold":
-            for model, sums in bill.untold.items():
-                found[model].subtract(sums)
-        case "doubled":
-            for model, sums in models.items():
-                if not sums["embedding"]:
-                    found.setdefault(difference.models.get(model, model), Counter()).update(sums)
-        case "no_embeddings":
-            found = {model: sums for model, sums in found.items() if not sums["embedding"]}
-        case "no_usage":
-            found = {}
-        case "no_details":
-            found = {model: Counter({**sums, **dict.fromkeys(DETAILS, 0)}) for model, sums in found.items()}
-        case "no_errors":
-            pass  # it changes what is told, not what was charged
-    return found
-
-
-def _differing_told(told: Told, difference: Difference) -> Told:
-    """What the producer did as this difference leaves it."""
+def _told(told: Told, difference: Difference) -> Told:
+    """What the producer would say if it knew only what its spans say."""
     if difference.kind == "no_errors":
         told = replace(told, traces=told.traces - told.error_traces, error_traces=0)
     return replace(told, traces=told.traces + difference.extra_traces)

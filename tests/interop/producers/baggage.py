@@ -8,24 +8,20 @@ from openinference.instrumentation.openai import OpenAIInstrumentor
 from front import Backend
 from shop import did, finish, set_up_tracing
 
-# docs: begin baggage
 from opentelemetry import baggage, context
 from opentelemetry.processor.baggage import BaggageSpanProcessor
 
 provider = set_up_tracing()
 provider.add_span_processor(BaggageSpanProcessor(lambda key: key in ("session.id", "user.id")))  # in every service
-# docs: end
 OpenAIInstrumentor().instrument(tracer_provider=provider)
 client = OpenAI(max_retries=0)
 backend = Backend("--baggage")
 
-# docs: begin baggage-set
 here = baggage.set_baggage("session.id", "s-ada")
 here = baggage.set_baggage("user.id", "ada", here)
 token = context.attach(here)
 backend.ask("Which shoes? [[s-ada]]")  # without a span here: the trace is the other service's alone
 context.detach(token)
-# docs: end
 did("s-ada", "ada")
 
 token = context.attach(baggage.set_baggage("session.id", "s-grace", baggage.set_baggage("user.id", "grace")))

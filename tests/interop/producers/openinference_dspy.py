@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from shop import did, finish, refused, set_up_tracing
+
 # docs: begin dspy
 import dspy
 from openinference.instrumentation import using_attributes, using_session, using_user
 from openinference.instrumentation.dspy import DSPyInstrumentor
 from openinference.instrumentation.litellm import LiteLLMInstrumentor
-from shop import did, finish, refused, set_up_tracing
 
 provider = set_up_tracing()
 DSPyInstrumentor().instrument(tracer_provider=provider)

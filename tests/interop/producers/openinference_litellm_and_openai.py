@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from shop import did, finish, refused, set_up_tracing
+
 # docs: begin litellm
 import litellm
 from openinference.instrumentation import using_attributes, using_session, using_user
 from openinference.instrumentation.litellm import LiteLLMInstrumentor
 from openinference.instrumentation.openai import OpenAIInstrumentor
-from shop import did, finish, refused, set_up_tracing
 
 provider = set_up_tracing()
 LiteLLMInstrumentor().instrument(tracer_provider=provider)

@@ -79,15 +79,22 @@ def linus() -> None:
     did("s-linus", "linus", traces=2)
 
 
-async def edsger() -> None:
+@using_attributes(session_id="s-edsger", user_id="edsger")
+async def edsger(question: str) -> None:
     """The asynchronous client, and embeddings."""
     async with AsyncOpenAI(max_retries=0) as asynchronous:
-        with using_attributes(session_id="s-edsger", user_id="edsger"):
-            await asynchronous.embeddings.create(model="text-embedding-3-small", input="boots [[s-edsger]]")
-            await asynchronous.chat.completions.create(
-                model="gpt-4o", messages=[{"role": "user", "content": "Boots? [[s-edsger]]"}]
-            )
+        await asynchronous.embeddings.create(model="text-embedding-3-small", input="boots [[s-edsger]]")
+        await asynchronous.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": question}])
     did("s-edsger", "edsger", traces=2)
+
+
+def barbara() -> None:
+    """The Responses API, which always tells the usage."""
+    with using_session("s-barbara"), using_user("barbara"):
+        client.responses.create(model="gpt-4o", input="Boots? [[s-barbara]]")
+        for _ in client.responses.create(model="gpt-4o", input="Skis? [[s-barbara]]", stream=True):
+            pass
+    did("s-barbara", "barbara", traces=2)
 
 
 ada()
@@ -95,7 +102,8 @@ grace("Boots? [[s-grace]]")
 grace_streams("Skis? [[s-grace]]")
 did("s-grace", "grace", traces=2)
 linus()
-asyncio.run(edsger())
+asyncio.run(edsger("Boots? [[s-edsger]]"))
+barbara()
 with refused("s-ada", "ada"), using_attributes(session_id="s-ada", user_id="ada"):
     ask("fail, please [[s-ada]]")
 finish(provider)

@@ -59,8 +59,12 @@ await refused('s-ada', 'ada', () => asAda(() => ask('fail, please [[s-ada]]')))
 // docs: begin openinference-js-attributes
 import { setAttributes } from '@arizeai/openinference-core'
 
-await context.with(setAttributes(context.active(), { 'session.id': 's-grace', 'user.id': 'grace' }), () =>
-  // docs: end
+function asGrace(work) {
+  return context.with(setAttributes(context.active(), { 'session.id': 's-grace', 'user.id': 'grace' }), work)
+}
+// docs: end
+
+await asGrace(() =>
   within('turn', { 'openinference.span.kind': 'CHAIN' }, async () => {
     await ask('Boots? [[s-grace]]')
     await client.responses.create({ model: 'gpt-4o', input: 'Anything cheaper? [[s-grace]]' })

@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+sessions: dict[str, dict[str, object]] = {}
+
+# docs: begin set-up
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-sessions: dict[str, dict[str, object]] = {}
 
 
 def set_up_tracing() -> TracerProvider:
@@ -24,6 +25,9 @@ def set_up_tracing() -> TracerProvider:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider
+
+
+# docs: end
 
 
 def did(session: str, user: str | None, *, traces: int = 1, error_traces: int = 0, project: str = "shop") -> None:

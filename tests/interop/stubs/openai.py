@@ -25,7 +25,8 @@ _DIMENSIONS: Final = 8
 class OpenAIStub(Stub):
     """Answers `/v1/chat/completions` and `/v1/responses`, whole or streamed, and `/v1/embeddings`.
 
-    A request with tools is answered with a call of the first one, once; then in words.
+    A request with tools is answered with a call of the first one, once; then in words, or with a call of
+    `final_answer` where that is a tool.
     """
 
     details = True  # whether cached and reasoning tokens are told
@@ -77,14 +78,9 @@ class OpenAIStub(Stub):
         session = self.session_of(request, asked)
         tokens = self.bill.charge_embedding(session, asked["model"]).embedding
         texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": [1.0, *[float(len(str(text)) % 7)] * (_DIMENSIONS - 1)],
-            }
-            for index, text in enumerate(texts)
-        ]
+        vectors = [[1.0, *[float(len(str(text)) % 7)] * (_DIMENSIONS - 1)] for text in texts]
+        encode = _base64_of if asked.get("encoding_format") == "base64" else list
+        data = [{"object": "embedding", "index": index, "embedding": encode(one)} for index, one in enumerate(vectors)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return web.json_response({"object": "list", "model": asked["model"], "data": data, "usage": usage})
 
@@ -110,8 +106,11 @@ def _base64_of(vector: list[float]) -> str:
 def _answer(asked: dict[str, Any], session: str) -> dict[str, Any]:
     """The assistant's message; it names the session again, since some frameworks send on only what was answered."""
     messages: list[dict[str, Any]] = asked["messages"]
-    if asked.get("tools") and not any(message["role"] == "tool" for message in messages):
-        function = asked["tools"][0]["function"]
+    functions = {tool["function"]["name"]: tool["function"] for tool in asked.get("tools", ())}
+    answered = any(message["role"] == "tool" or "Observation:" in str(message.get("content")) for message in messages)
+    name = "final_answer" if answered else next(iter(functions), "")
+    if name in functions:
+        function = functions[name]
         arguments = json.dumps(arguments_for(function.get("parameters", {})))
         call = {"id": "call_1", "type": "function", "function": {"name": function["name"], "arguments": arguments}}
         return {"role": "assistant", "content": None, "tool_calls": [call]}
