@@ -43,8 +43,7 @@ class Stub(ABC):
 
     def session_of(self, request: web.Request, body: object) -> str:
         """Whose request it is."""
-        keys = (f"sk-{value}" if value.startswith("s-") else value for value in request.headers.values())
-        return self.bill.session_of(json.dumps(body), " ".join(keys))
+        return self.bill.session_of(json.dumps(body), " ".join(request.headers.values()))
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=32 * 1024 * 1024)
