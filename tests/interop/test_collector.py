@@ -26,7 +26,7 @@ from tests.interop.collector import Collector
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, redis_servers_available
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 one_server = pytest.mark.parametrize("redis_server", sorted(redis_servers_available())[:1], indirect=True)
 
