@@ -25,15 +25,16 @@ from tests.interop.running import Truth
 FOLDER: Final = Path(__file__).parent / "captured"
 _LONGEST: Final = 400
 _OF_THE_MACHINE: Final = ("host.", "process.", "os.", "container.")
-_PLACES: Final = ("code.filepath", "code.file.path")
+_PLACES: Final = ("code.filepath", "code.file.path", "error.stack_trace", "litellm.provider.error.stack_trace")
 
 
 def keep(producer: Producer, truth: Truth, records: Iterable[bytes]) -> None:
     """Write what the producer's row is judged by."""
     spans = TracesData(resource_spans=[trimmed(one) for record in records for one in read(record)])
     whole = spans.SerializeToString(deterministic=True)
-    for private in (str(Path(__file__).parents[2]), str(Path.home()) + "/", platform.node()):
-        assert private.encode() not in whole, f"{producer.name}: {private} is in its spans"
+    for private in (str(Path(__file__).parents[2]), f"{Path.home()}/", platform.node()):
+        # What is shorter than that, say a host named "shop", is found in any spans.
+        assert len(private) < 6 or private.encode() not in whole, f"{producer.name}: {private} is in its spans"
     document = {"package": producer.package, "version": environments.version_of(producer), **truth.to_json()}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{producer.name}.binpb.gz").write_bytes(gzip.compress(whole, mtime=0))

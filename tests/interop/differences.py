@@ -87,6 +87,12 @@ def _without_reasoning(models: Models, _bill: SessionBill, _: Difference) -> Non
         sums["completion"] -= sums["reasoning"]
 
 
+def _streams_start(models: Models, _bill: SessionBill, _: Difference) -> None:
+    """The completion is told as it stands at a stream's start, where it is one token a call."""
+    for sums in models.values():
+        sums["completion"] = sums["calls"]
+
+
 def _no_errors(_models: Models, _bill: SessionBill, _: Difference) -> None:
     """It writes no spans of what was refused, so there are no traces of it; its usage is all there."""
 
@@ -99,6 +105,7 @@ KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = 
     "no_details": _no_details,
     "no_reasoning": _no_reasoning,
     "without_reasoning": _without_reasoning,
+    "streams_start": _streams_start,
     "no_errors": _no_errors,
 }
 """By the name that producers use."""

@@ -21,7 +21,8 @@ from tests.interop.running import Truth, run
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, assert_every_key_lives_or_expires, redis_servers_available
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+# The first run of a group installs its packages.
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("redis_server", sorted(redis_servers_available())[:1], indirect=True)

@@ -9,7 +9,7 @@ from langfuse import Langfuse
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 # Its spans go to the Collector; to have them at Langfuse too, let the Collector send them on.
-langfuse = Langfuse(public_key="pk-shop", secret_key="none", span_exporter=OTLPSpanExporter())
+langfuse = Langfuse(public_key="pk-shop", secret_key="sk-shop", span_exporter=OTLPSpanExporter())  # noqa: S106
 # docs: end
 from langfuse import observe, propagate_attributes
 from langfuse.openai import OpenAI

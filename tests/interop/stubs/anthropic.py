@@ -62,9 +62,9 @@ def _content(asked: dict[str, Any], session: str) -> tuple[dict[str, Any], str]:
 def _events(common: dict[str, Any], block: dict[str, Any], reason: str, usage: dict[str, int]) -> Iterator[str]:
     """A streamed answer: the input's tokens come first, the output's last."""
     message = {**common, "content": [], "stop_reason": None, "stop_sequence": None}
-    if block["type"] == "text":
-        empty, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}
-    else:
+    empty: dict[str, Any] = {"type": "text", "text": ""}
+    delta: dict[str, Any] = {"type": "text_delta", "text": block.get("text")}
+    if block["type"] == "tool_use":
         empty = {**block, "input": {}}
         delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
     events: list[dict[str, Any]] = [
@@ -75,7 +75,7 @@ def _events(common: dict[str, Any], block: dict[str, Any], reason: str, usage: d
         {
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": None},
-            "usage": {"output_tokens": usage["output_tokens"]},
+            "usage": usage,
         },
         {"type": "message_stop"},
     ]

@@ -13,6 +13,7 @@ from tests.interop.stubs.bill import Charge
 from tests.interop.stubs.server import FAILS, Stub, arguments_for, send_events
 
 _PATH: Final = r"/v1beta/models/{model:[\w.-]+}:{verb:generateContent|streamGenerateContent}"
+_SCHEMAS: Final = ("parameters_json_schema", "parametersJsonSchema", "parameters")  # clients differ
 _UNTOLD: Final = re.compile(r"untold: (\w+)")
 """A request with `untold: weather` in it says: its producer won't tell what the call of that tool cost."""
 
@@ -57,10 +58,8 @@ def _part(asked: dict[str, Any], session: str) -> dict[str, Any]:
     answered = re.findall(r'"functionResponse": {[^}]*"name": "(\w+)"', json.dumps(asked["contents"]))
     for name in sorted(functions, key="transfer_to_agent".__eq__):
         if name not in answered and (name == "transfer_to_agent" or not answered):
-            schemas = [
-                functions[name].get(key) for key in ("parameters_json_schema", "parametersJsonSchema", "parameters")
-            ]
-            schema = next(filter(None, schemas), {})
+            schemas = [functions[name].get(key) for key in _SCHEMAS]
+            schema: dict[str, Any] = next(filter(None, schemas), {})
             return {"functionCall": {"name": name, "args": arguments_for(_lower_types(schema))}}
     return {"text": f"Boots. [[{session}]]"}
 
