@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status, TracesData
 
 from tests.oracle_tables import (
+    CACHE_APART_SCOPES,
     CLAIM_ROWS,
     COST_ATTRIBUTES,
     GENAI_OPERATIONS,
@@ -26,6 +27,8 @@ from tests.oracle_tables import (
     OPENINFERENCE_KINDS,
     PLAIN_FAMILIES,
     PROJECT_ATTRIBUTES,
+    PROVIDER_ATTRIBUTES,
+    REASONING_IN_TOTAL_SCOPES,
     USER_ATTRIBUTES,
 )
 
@@ -236,7 +239,15 @@ def read_figures(attributes: Attributes) -> Figures | None:
     return None if mlflow is None else figures_from("mlflow", mlflow, MLFLOW_COLUMNS)
 
 
-def normalised(figures: Figures | None, span_class: str) -> Usage:
+def writes_cache_apart(scope: str, attributes: Attributes) -> bool:
+    """Says whether a scope is known to leave cached tokens out of the prompt."""
+    provider = text_of(attributes, PROVIDER_ATTRIBUTES, "")
+    return any(
+        scope.startswith(begin) and (not providers or provider in providers) for begin, providers in CACHE_APART_SCOPES
+    )
+
+
+def normalised(figures: Figures | None, span_class: str, scope: str, attributes: Attributes) -> Usage:
     """Brings the figures of a family to inclusive totals."""
     if figures is None:
         return Usage()
@@ -249,7 +260,9 @@ def normalised(figures: Figures | None, span_class: str) -> Usage:
     without_cache = cache > 0 and total in (plain_sum + cache, plain_sum + cache + reasoning)
     without_reasoning = reasoning > 0 and total in (plain_sum + reasoning, plain_sum + cache + reasoning)
     if not figures.inclusive:
-        add_cache = cache > prompt or without_cache
+        add_cache = cache > prompt or without_cache or writes_cache_apart(scope, attributes)
+        if scope.startswith(REASONING_IN_TOTAL_SCOPES) and reasoning == 0 and total is not None and total > plain_sum:
+            reasoning, without_reasoning, add_cache = total - plain_sum, True, False
         add_reasoning = reasoning > completion or without_reasoning
         prompt += cache if add_cache else 0
         completion += reasoning if add_reasoning else 0
@@ -411,7 +424,7 @@ def read_span(
         claim=claim,
         user_id=read_user(attributes),
         model=model,
-        usage=normalised(figures, span_class),
+        usage=normalised(figures, span_class, scope, attributes),
         cost_nano=read_cost(attributes),
         encoding=span.SerializeToString(deterministic=True),
     )

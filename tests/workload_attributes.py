@@ -6,7 +6,14 @@ import json
 from dataclasses import dataclass
 
 from tests.builders import Value
-from tests.oracle_tables import CLAIM_ROWS, COST_ATTRIBUTES, MODEL_ATTRIBUTES, PROJECT_ATTRIBUTES, USER_ATTRIBUTES
+from tests.oracle_tables import (
+    CLAIM_ROWS,
+    COST_ATTRIBUTES,
+    MODEL_ATTRIBUTES,
+    PROJECT_ATTRIBUTES,
+    PROVIDER_ATTRIBUTES,
+    USER_ATTRIBUTES,
+)
 
 __all__ = (
     "CLASS_ATTRIBUTES",
@@ -17,6 +24,7 @@ __all__ = (
     "MODEL_ATTRIBUTES",
     "OWN_SESSION_ATTRIBUTE",
     "PROJECT_ATTRIBUTES",
+    "PROVIDER_ATTRIBUTES",
     "SESSION_ATTRIBUTES",
     "USAGE_PREFIXES",
     "USER_ATTRIBUTES",
@@ -177,16 +185,22 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             _G + "cache_creation_input_tokens",
             _G + "details.cache_write_tokens",
         ),
-        (_G + "reasoning.output_tokens", _G + "reasoning_tokens", _G + "details.reasoning_tokens"),
-        (_G + "total_tokens",),
+        (
+            _G + "reasoning.output_tokens",
+            _G + "reasoning_tokens",
+            _G + "details.reasoning_tokens",
+            _G + "details.thoughts_tokens",
+            _G + "completion_tokens_details.reasoning_tokens",
+        ),
+        (_G + "total_tokens", "llm.usage.total_tokens"),
     ),
     "legacy": (
         (_G + "prompt_tokens", "llm.usage.prompt_tokens"),
         (_G + "completion_tokens", "llm.usage.completion_tokens"),
-        (),
-        (),
-        (),
-        ("llm.usage.total_tokens",),
+        (_G + "cache_read_input_tokens", _G + "cache_read.input_tokens"),
+        (_G + "cache_creation_input_tokens", _G + "cache_creation.input_tokens"),
+        (_G + "reasoning_tokens",),
+        ("llm.usage.total_tokens", _G + "total_tokens"),
     ),
     "vercel": (
         (_V + "inputTokens", _V + "promptTokens"),

@@ -12,7 +12,15 @@ from tests.workload_attributes import Tokens
 FUTURE_MS = 175 * 365 * 24 * 3600 * 1000
 """So far after `BASE_MS` that no log time of a test comes near."""
 
-SCOPES = ("", "openinference.instrumentation.openai", "langchain", "mlflow.tracing")
+SCOPES = (
+    "",
+    "openinference.instrumentation.openai",
+    "langchain",
+    "mlflow.tracing",
+    "opentelemetry.instrumentation.bedrock",
+    "openlit.otel.tracing",
+    "opentelemetry.instrumentation.vertexai",
+)
 STARTS = (0.0, 0.0, 1.0, 10.0, 10.0009, 50.0, 100.0)
 DURATIONS = (0.0, 0.0011, 10.0, 50.0, 90.0, 100.0, 150.0, 1000.0)
 

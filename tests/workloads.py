@@ -29,6 +29,7 @@ from tests.workload_attributes import (
     MODEL_ATTRIBUTES,
     OWN_SESSION_ATTRIBUTE,
     PROJECT_ATTRIBUTES,
+    PROVIDER_ATTRIBUTES,
     SESSION_ATTRIBUTES,
     USAGE_PREFIXES,
     USER_ATTRIBUTES,
@@ -45,6 +46,7 @@ PROJECTS = ("", "demo", "p/2")
 USERS: tuple[Value, ...] = ("u-1", "u-2", " u-2", "", 3, "x" * 513)
 SERVICES = ("", "chat", "search")
 MODELS = ("priced-a", "priced-b", "unheard-of", "m" * 300)
+PROVIDERS = ("openai", "anthropic", "aws.bedrock")
 COSTS: tuple[Value, ...] = (0, 0.0, 0.25, 0.1, "0.5", " 1e-3 ", 1.5e-9, 2.5e-9, 1, 1_000_000)
 
 
@@ -242,6 +244,8 @@ class _Writer:
             *self.cost(),
             *self.claims(),
         ]
+        if self.seldom(3):
+            written.append((self.draw(st.sampled_from(PROVIDER_ATTRIBUTES)), self.pick(PROVIDERS)))
         if self.seldom(3):
             written.append((self.draw(st.sampled_from(USER_ATTRIBUTES)), self.pick(USERS)))
         if written and self.seldom(12):  # A key that occurs twice: the last one stays.

@@ -149,9 +149,11 @@ USAGE: Final = (
         reasoning=("llm.token_count.completion_details.reasoning",),
         total=("llm.token_count.total",),
     ),
-    UsageFamily(  # OTel GenAI; gen_ai.aggregated_usage.* repeats it and is left alone
-        prompt=("gen_ai.usage.input_tokens",),
-        completion=("gen_ai.usage.output_tokens",),
+    # OTel GenAI, with the names that it and OpenLLMetry used before: they stand beside newer ones of cache and total.
+    # gen_ai.aggregated_usage.* repeats it and is left alone.
+    UsageFamily(
+        prompt=("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"),
+        completion=("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens"),
         cache_read=(
             "gen_ai.usage.cache_read.input_tokens",
             "gen_ai.usage.cache_read_input_tokens",
@@ -168,13 +170,10 @@ USAGE: Final = (
             "gen_ai.usage.reasoning.output_tokens",
             "gen_ai.usage.reasoning_tokens",
             "gen_ai.usage.details.reasoning_tokens",
+            "gen_ai.usage.details.thoughts_tokens",  # Pydantic AI with Gemini
+            "gen_ai.usage.completion_tokens_details.reasoning_tokens",  # OpenLIT with Google ADK
         ),
-        total=("gen_ai.usage.total_tokens",),
-    ),
-    UsageFamily(  # the names that GenAI and OpenLLMetry used before
-        prompt=("gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"),
-        completion=("gen_ai.usage.completion_tokens", "llm.usage.completion_tokens"),
-        total=("llm.usage.total_tokens",),
+        total=("gen_ai.usage.total_tokens", "llm.usage.total_tokens"),
     ),
     UsageFamily(  # Vercel AI SDK
         prompt=("ai.usage.inputTokens", "ai.usage.promptTokens"),
@@ -229,6 +228,30 @@ COST: Final = (  # never the parts under llm.cost.*_details: LiteLLM's instrumen
     CostSource("gen_ai.usage.cost"),
     CostSource("operation.cost"),
 )
+
+
+class ScopeHabit(NamedTuple):
+    """How instrumentation scopes whose names begin so write figures that their other attributes do not give away.
+
+    `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers, or for any
+    where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
+    in neither.
+    """
+
+    scope: str
+    cache_apart: bool = False
+    providers: tuple[str, ...] = ()
+    rest_is_completion: bool = False
+
+
+SCOPE_HABITS: Final = (  # docs/adr/0007 has the evidence
+    ScopeHabit("opentelemetry.instrumentation.bedrock", cache_apart=True),  # OpenLLMetry
+    ScopeHabit("openlit", cache_apart=True, providers=("anthropic", "aws.bedrock")),
+    ScopeHabit("opentelemetry.instrumentation.google_generativeai", rest_is_completion=True),  # OpenLLMetry
+    ScopeHabit("opentelemetry.instrumentation.vertexai", rest_is_completion=True),  # OpenLLMetry
+    ScopeHabit("openinference.instrumentation.vertexai", rest_is_completion=True),
+)
+NO_HABIT: Final = ScopeHabit("")
 
 PLACEHOLDER: Final = ("logfire.span_type", "pending_span")  # a span sent at its start; left out
 JSON_TEXT_SCOPE: Final = "mlflow"  # scopes that begin so write every attribute as JSON text

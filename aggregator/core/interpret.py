@@ -42,7 +42,18 @@ def resource_of(attributes: dict[str, object], conventions: Conventions) -> Reso
 
 def scope_of(name: str) -> Scope:
     """The scope of that name."""
-    return Scope(name[:MAX_NAME_CHARACTERS], json_text=name.startswith(table.JSON_TEXT_SCOPE))
+    habit = table.NO_HABIT
+    for one in table.SCOPE_HABITS:
+        if name.startswith(one.scope):
+            habit = one
+            break
+    return Scope(
+        name[:MAX_NAME_CHARACTERS],
+        json_text=name.startswith(table.JSON_TEXT_SCOPE),
+        cache_apart=habit.cache_apart,
+        providers=habit.providers,
+        rest_is_completion=habit.rest_is_completion,
+    )
 
 
 def put(raw: RawSpan, conventions: Conventions, code: i64, value: object) -> None:

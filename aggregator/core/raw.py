@@ -21,11 +21,25 @@ class Resource:
 
 
 class Scope:
-    """The instrumentation scope: its name, and whether it writes attributes as JSON text."""
+    """The instrumentation scope: its name, whether it writes attributes as JSON text, and how it writes figures.
 
-    def __init__(self, name: str, *, json_text: bool) -> None:
+    `cache_apart`, `providers` and `rest_is_completion` are as in `conventions.ScopeHabit`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        json_text: bool,
+        cache_apart: bool = False,
+        providers: tuple[str, ...] = (),
+        rest_is_completion: bool = False,
+    ) -> None:
         self.name: str = name
         self.json_text: bool = json_text
+        self.cache_apart: bool = cache_apart
+        self.providers: tuple[str, ...] = providers
+        self.rest_is_completion: bool = rest_is_completion
 
 
 class Cache:

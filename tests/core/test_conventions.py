@@ -421,7 +421,11 @@ FAMILIES: list[list[tuple[str, str]]] = [
     ],
     [
         (PROMPT, "gen_ai.usage.input_tokens"),
+        (PROMPT, "gen_ai.usage.prompt_tokens"),
+        (PROMPT, "llm.usage.prompt_tokens"),
         (COMPLETION, "gen_ai.usage.output_tokens"),
+        (COMPLETION, "gen_ai.usage.completion_tokens"),
+        (COMPLETION, "llm.usage.completion_tokens"),
         (READ, "gen_ai.usage.cache_read.input_tokens"),
         (READ, "gen_ai.usage.cache_read_input_tokens"),
         (READ, "gen_ai.usage.details.cache_read_tokens"),
@@ -433,13 +437,9 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (REASONING, "gen_ai.usage.reasoning.output_tokens"),
         (REASONING, "gen_ai.usage.reasoning_tokens"),
         (REASONING, "gen_ai.usage.details.reasoning_tokens"),
+        (REASONING, "gen_ai.usage.details.thoughts_tokens"),
+        (REASONING, "gen_ai.usage.completion_tokens_details.reasoning_tokens"),
         (TOTAL, "gen_ai.usage.total_tokens"),
-    ],
-    [
-        (PROMPT, "gen_ai.usage.prompt_tokens"),
-        (PROMPT, "llm.usage.prompt_tokens"),
-        (COMPLETION, "gen_ai.usage.completion_tokens"),
-        (COMPLETION, "llm.usage.completion_tokens"),
         (TOTAL, "llm.usage.total_tokens"),
     ],
     [
@@ -617,6 +617,70 @@ def test_inclusive_totals(given: tuple[int | None, ...], expected: tuple[int, ..
     span = span_of({name: value for name, value in zip(names, given, strict=True) if value is not None})
     assert figures(span) == expected
     assert written(span) == (given[0] or 0, given[1] or 0)
+
+
+def test_old_names_beside_newer_ones() -> None:
+    """OpenLLMetry's Anthropic instrumentation up to 0.47: the prompt, with cache, under its old name."""
+    old = {
+        "gen_ai.usage.prompt_tokens": 120,
+        "gen_ai.usage.completion_tokens": 30,
+        "llm.usage.total_tokens": 150,
+        "gen_ai.usage.cache_read_input_tokens": 80,
+        "gen_ai.usage.cache_creation_input_tokens": 20,
+    }
+    assert figures(span_of(old)) == (120, 30, 80, 20, 0)
+    assert figures(span_of({**old, "gen_ai.usage.input_tokens": 121})) == (121, 30, 80, 20, 0)
+
+
+def scope_usage(*given: int | None) -> dict[str, object]:
+    """The figures, in the order of `figures` with the total as the sixth, by GenAI's names."""
+    names = ("input_tokens", "output_tokens", "cache_read.input_tokens", "cache_creation.input_tokens")
+    more = ("reasoning_tokens", "total_tokens")
+    pairs = zip((*names, *more), given, strict=True)
+    return {f"gen_ai.usage.{name}": value for name, value in pairs if value is not None}
+
+
+CONVERSE = scope_usage(100, 5, 30, 20, None, 105)
+GEMINI = scope_usage(100, 5, 30, None, None, 145)
+
+
+@pytest.mark.parametrize(
+    ("scope", "provider", "attributes", "expected"),
+    [
+        ("opentelemetry.instrumentation.bedrock", "", CONVERSE, (150, 5, 30, 20, 0)),
+        ("opentelemetry.instrumentation.bedrock", "AWS", CONVERSE, (150, 5, 30, 20, 0)),
+        ("opentelemetry.instrumentation.anthropic", "", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openlit.otel.tracing", "anthropic", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openlit.otel.tracing", "aws.bedrock", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openlit.otel.tracing", "openai", CONVERSE, (100, 5, 30, 20, 0)),
+        ("my.openlit", "anthropic", CONVERSE, (100, 5, 30, 20, 0)),
+        ("opentelemetry.instrumentation.google_generativeai", "", GEMINI, (100, 45, 30, 0, 40)),
+        ("opentelemetry.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
+        ("openinference.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
+        ("openinference.instrumentation.google_genai", "", GEMINI, (100, 5, 30, 0, 0)),
+        # No candidate came out of it, and a cache that happens to be as large as the thoughts.
+        (
+            "opentelemetry.instrumentation.vertexai",
+            "",
+            scope_usage(100, None, 40, None, None, 140),
+            (100, 40, 40, 0, 40),
+        ),
+        ("opentelemetry.instrumentation.vertexai", "", scope_usage(100, 5, None, None, 7, 112), (100, 12, 0, 0, 7)),
+        ("opentelemetry.instrumentation.vertexai", "", scope_usage(100, 12, None, None, 7, 112), (100, 12, 0, 0, 7)),
+        (
+            "opentelemetry.instrumentation.vertexai",
+            "",
+            scope_usage(None, None, None, None, None, 112),
+            (112, 0, 0, 0, 0),
+        ),
+    ],
+)
+def test_scopes_with_habits_of_their_own(
+    scope: str, provider: str, attributes: Attributes, expected: tuple[int, ...]
+) -> None:
+    span = span_of({**attributes, "gen_ai.provider.name": provider}, scope=scope)
+    assert figures(span) == expected
+    assert written(span) == tuple(attributes.get(f"gen_ai.usage.{name}_tokens", 0) for name in ("input", "output"))
 
 
 def test_usage_of_an_embedding() -> None:
