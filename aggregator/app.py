@@ -161,7 +161,10 @@ class _Worker:
             progress=self._partitions,
             folder=self._folder(),
             conventions=Conventions(
-                session_id_attributes=session.id_attributes, project_attributes=session.project_attributes
+                session_id_attributes=session.id_attributes,
+                project_attributes=session.project_attributes,
+                user_attributes=session.user_attributes,
+                ignored_attributes=session.ignored_attributes,
             ),
             encoding=kafka.encoding,
             limits=self._ingest_limits(session),

@@ -20,6 +20,7 @@ from aggregator.setting_types import (
     CommaSeparated,
     Encoding,
     FilePath,
+    IgnoredNames,
     KeyPrefix,
     LogFormat,
     LogLevel,
@@ -101,6 +102,8 @@ class SessionSettings(_Group):
     max_trace_spans: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
     id_attributes: Annotated[Names, Field(max_length=32)] = ()
+    user_attributes: Names = ()
+    ignored_attributes: IgnoredNames = ()
     project_attributes: Names = ("openinference.project.name", "arize.project.name", "model_id")
 
 

@@ -345,8 +345,8 @@ def read_claim(candidates: Sequence[Plain]) -> tuple[tuple[int, str] | None, boo
     return None, too_long
 
 
-def read_user(attributes: Attributes) -> str:
-    ids = [identifier(attributes.get(name)) for name in USER_ATTRIBUTES]
+def read_user(attributes: Attributes, names: Sequence[str]) -> str:
+    ids = [identifier(attributes.get(name)) for name in names]
     return next((i for i in ids if i is not None and len(i.encode()) <= MAX_ID_BYTES), "")
 
 
@@ -371,8 +371,11 @@ def read_record(
     *,
     session_id_attributes: Sequence[str] = (),
     project_attributes: Sequence[str] = (),
+    user_attributes: Sequence[str] = (),
+    ignored_attributes: Sequence[str] = (),
 ) -> tuple[list[SpanRead], set[str]]:
     """Reads all spans of one record; the set says why it is `partial`, and is empty if it is not."""
+    users = [*user_attributes, *(name for name in USER_ATTRIBUTES if name not in ignored_attributes)]
     spans: list[SpanRead] = []
     partial: set[str] = set()
     for resource_spans in message.resource_spans:
@@ -386,12 +389,15 @@ def read_record(
                 attributes = read_attributes(span.attributes, unquote=scope.startswith("mlflow"))
                 if attributes.get("logfire.span_type") == "pending_span":
                     continue
-                rows = [attributes.get(name) for name in (*session_id_attributes, *CLAIM_ROWS)]
-                claim, too_long = read_claim([*rows, resource.get("session.id")])
+                own = [attributes.get(name) for name in session_id_attributes]
+                rows = [None if name in ignored_attributes else attributes.get(name) for name in CLAIM_ROWS]
+                of_resource = None if "session.id" in ignored_attributes else resource.get("session.id")
+                claim, too_long = read_claim([*own, *rows, of_resource])
                 if too_long and claim is None:
                     partial.add(SESSION_ID_TOO_LONG)
                 project = text_of(resource, project_attributes or PROJECT_ATTRIBUTES, "default")
-                spans.append(read_span(span, attributes, resource, scope, project, claim, log_ms))
+                user_id = read_user(attributes, users)
+                spans.append(read_span(span, attributes, resource, scope, project, claim, user_id, log_ms))
     return spans, partial
 
 
@@ -402,6 +408,7 @@ def read_span(
     scope: str,
     project: str,
     claim: tuple[int, str] | None,
+    user_id: str,
     log_ms: int,
 ) -> SpanRead:
     """Reads one span with usable ids."""
@@ -422,7 +429,7 @@ def read_span(
         scope=scope[:MAX_TEXT],
         project=project,
         claim=claim,
-        user_id=read_user(attributes),
+        user_id=user_id,
         model=model,
         usage=normalised(figures, span_class, scope, attributes),
         cost_nano=read_cost(attributes),

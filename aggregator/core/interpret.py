@@ -34,7 +34,7 @@ def resource_of(attributes: dict[str, object], conventions: Conventions) -> Reso
         if name:
             project = name
             break
-    session_id = identifier(attributes.get(table.RESOURCE_SESSION_ID))
+    session_id = identifier(attributes.get(table.RESOURCE_SESSION_ID)) if conventions.resource_claims else ""
     too_long = _over_long(session_id)
     service = name_of(attributes.get(table.SERVICE))
     return Resource(service, project, "" if too_long else session_id, too_long=too_long)
@@ -131,7 +131,7 @@ def _claim(span: Span, raw: RawSpan, conventions: Conventions, out: Decoded) -> 
     """Let the first row with a usable session id claim the span; the resource's comes last."""
     too_long = False
     if raw.roles & table.HAS_CLAIM:
-        for row, code in enumerate(conventions.claim_codes):
+        for i, code in enumerate(conventions.claim_codes):
             value = raw.values[code]
             if value is not None:
                 session_id = identifier(value)
@@ -139,7 +139,7 @@ def _claim(span: Span, raw: RawSpan, conventions: Conventions, out: Decoded) -> 
                     too_long = True
                     out.ignored.append(("session_id", "too_long"))
                 elif session_id:
-                    span.claim_row = conventions.first_claim_row + row
+                    span.claim_row = conventions.claim_rows[i]
                     span.claim_session_id = session_id
                     return
     if raw.resource.session_id:

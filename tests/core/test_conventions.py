@@ -169,6 +169,36 @@ def test_operators_session_attributes_go_in_front() -> None:
     assert span_of({}, {"session.id": "r"}, conventions=conventions).claim_row == FIRST_ROW + len(SESSION_IDS)
 
 
+@pytest.mark.parametrize("ignored", SESSION_IDS)
+def test_an_ignored_session_attribute_makes_no_claim_and_leaves_the_others_their_rows(ignored: str) -> None:
+    conventions = Conventions(ignored_attributes=[ignored])
+    everything = {name: f"of {name}" for name in SESSION_IDS if name >= ignored}
+    left = [name for name in SESSION_IDS if name in everything and name != ignored]
+    span = span_of(everything, {"session.id": "r"}, conventions=conventions)
+    if left:
+        assert (span.claim_row, span.claim_session_id) == (FIRST_ROW + SESSION_IDS.index(left[0]), f"of {left[0]}")
+    else:
+        assert span.claim_session_id == "r"
+    assert read({ignored: "x" * 513}, conventions=conventions).partial_reason == ""
+
+
+def test_an_ignored_session_id_is_ignored_on_the_resource_as_well() -> None:
+    conventions = Conventions(ignored_attributes=["session.id"])
+    browser = {"session.id": "browser"}
+    assert span_of({}, browser, conventions=conventions).claim_row == NO_CLAIM
+    assert span_of(browser, browser, conventions=conventions).claim_row == NO_CLAIM
+    assert span_of({"gen_ai.conversation.id": "c"}, browser, conventions=conventions).claim_session_id == "c"
+    assert read({}, {"session.id": "x" * 513, "": "no name"}, conventions=conventions).ignored == []
+    as_project = Conventions(project_attributes=["session.id"], ignored_attributes=["session.id"])
+    span = span_of({}, browser, conventions=as_project)
+    assert (span.project, span.claim_row) == ("browser", NO_CLAIM)
+    only_on_spans = Conventions(session_id_attributes=["session.id"], ignored_attributes=["session.id"])
+    assert span_of({"session.id": "s"}, browser, conventions=only_on_spans).claim_session_id == "s"
+    assert span_of({}, browser, conventions=only_on_spans).claim_row == NO_CLAIM
+    others = Conventions(ignored_attributes=["langfuse.session.id", "user.id"])
+    assert span_of({}, browser, conventions=others).claim_session_id == "browser"
+
+
 @pytest.mark.parametrize(
     ("value", "session_id"),
     [("  s \t", "s"), (12, "12"), (-7, "-7"), (2**63 - 1, str(2**63 - 1)), (True, "true"), (False, "false")],
@@ -233,6 +263,24 @@ def test_user_rows_rank_in_order(attributes: dict[str, str]) -> None:
 @pytest.mark.parametrize(("value", "user_id"), [(" u ", "u"), (3, "3"), (True, "true"), (" ", "next"), (b"u", "next")])
 def test_user_id_as_text(value: object, user_id: str) -> None:
     assert span_of({"user.id": value, "enduser.id": "next"}).user_id == user_id
+
+
+def test_operators_user_attributes_go_in_front() -> None:
+    conventions = Conventions(user_attributes=["my.user", "enduser.id"])
+    given = {"user.id": "c", "enduser.id": "b", "my.user": "a"}
+    assert span_of(given, conventions=conventions).user_id == "a"
+    assert span_of({**given, "my.user": " "}, conventions=conventions).user_id == "b"
+    assert span_of({"user.id": "c"}, conventions=conventions).user_id == "c"
+    assert span_of(given).user_id == "c"
+
+
+def test_an_ignored_user_attribute_is_not_read_for_the_user_but_for_what_else_it_says() -> None:
+    conventions = Conventions(ignored_attributes=["user.id"])
+    assert span_of({"user.id": "a", "enduser.id": "b"}, conventions=conventions).user_id == "b"
+    assert span_of({"user.id": "a"}, conventions=conventions).user_id == ""
+    as_session = Conventions(session_id_attributes=["user.id"], ignored_attributes=["user.id"])
+    span = span_of({"user.id": "a", "session.id": "s"}, conventions=as_session)
+    assert (span.claim_session_id, span.user_id) == ("a", "")
 
 
 def test_too_long_user_id_is_ignored() -> None:
