@@ -108,9 +108,10 @@ class SessionSettings(_Group):
 
 
 class PricingSettings(_Group):
-    """Whether calls without a reported cost are priced."""
+    """Whether calls without a reported cost are priced, and by what beside the list."""
 
     enabled: bool = True
+    file: FilePath | None = None
 
 
 class IngestSettings(_Group):
@@ -290,6 +291,11 @@ _CHECKS: Final = (
         (("kafka", "ssl_key_file"), ("kafka", "ssl_cert_file")),
         lambda s: (s.kafka.ssl_key_file is not None) and s.kafka.ssl_cert_file is None,
         "belongs to AGGREGATOR_KAFKA__SSL_CERT_FILE; set that as well",
+    ),
+    _rule(
+        (("pricing", "file"), ("pricing", "enabled")),
+        lambda s: s.pricing.file is not None and not s.pricing.enabled,
+        "is made no use of while AGGREGATOR_PRICING__ENABLED is false; unset one of them",
     ),
     _rule(
         (("redis", "url"), ("redis", "cluster")),

@@ -7,8 +7,8 @@ It is written from the documents alone, shares no code with the package, and pre
     expected["demo", "s-1"].summary == document without opened_at, revision, summary_id, close_reason
 
 `records` are (official `TracesData`, log time in ms).  `price(model, provider, start_us, prompt, completion,
-cache_read, cache_write, embedding)` gives nano-dollars, or -1 where the model is not known; the documents name no
-attribute for the provider, so the oracle passes "" and a test's price must not look at it.
+cache_read, cache_write, reasoning, embedding)` gives nano-dollars, or -1 where the model is not known; the documents
+name no attribute for the provider, so the oracle passes "" and a test's price must not look at it.
 """
 
 from __future__ import annotations

@@ -112,6 +112,8 @@ def test_every_problem_is_listed_by_its_variable() -> None:
         ({"AGGREGATOR_REDIS__CLUSTER": "true", "AGGREGATOR_REDIS__URL": "redis://h/3"}, "AGGREGATOR_REDIS__URL"),
         ({"AGGREGATOR_REDIS__KEY_PREFIX": "{x}"}, "AGGREGATOR_REDIS__KEY_PREFIX"),
         ({"AGGREGATOR_KAFKA_TOPICS": "a"}, "AGGREGATOR_KAFKA_TOPICS"),
+        ({"AGGREGATOR_PRICING__FILE": "/nonexistent"}, "AGGREGATOR_PRICING__FILE"),
+        ({"AGGREGATOR_PRICING__FILE": __file__, "AGGREGATOR_PRICING__ENABLED": "no"}, "AGGREGATOR_PRICING__FILE"),
         ({"AGGREGATOR_SESSION__IGNORED_ATTRIBUTES": "sesion.id"}, "AGGREGATOR_SESSION__IGNORED_ATTRIBUTES"),
     ],
 )

@@ -105,7 +105,7 @@ class TestPriced:
         call = llm(1, None, 10, 5, cache_read=3, cache_write=2, reasoning=1, model="m")
         call.provider = "p"
         trace = rollup([call, embedding(2, None, 7, model="e"), llm(3, None, 1, 1)], Asking())
-        assert asked == [("m", "p", START_US + 1, 10, 5, 3, 2, 0), ("e", "", START_US + 2, 0, 0, 0, 0, 7)]
+        assert asked == [("m", "p", START_US + 1, 10, 5, 3, 2, 1, 0), ("e", "", START_US + 2, 0, 0, 0, 0, 0, 7)]
         assert (trace.priced_costs, trace.unpriced_calls) == (2, 1)
 
     def test_with_pricing_off_nothing_is_priced(self) -> None:

@@ -137,6 +137,7 @@ class FlatPricer(Pricer):
         completion_tokens: int,
         cache_read_tokens: int,
         cache_write_tokens: int,
+        reasoning_tokens: int,
         embedding_tokens: int,
     ) -> int:
         return flat_price(
@@ -147,6 +148,7 @@ class FlatPricer(Pricer):
             completion_tokens,
             cache_read_tokens,
             cache_write_tokens,
+            reasoning_tokens,
             embedding_tokens,
         )
 
