@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
@@ -45,7 +46,6 @@ MAX_JSON_BYTES = 65_536
 MAX_TEXT = 256
 
 BAD_ID = "bad_id"
-SESSION_ID_TOO_LONG = "session_id_too_long"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,10 @@ def cost_number(value: object) -> int | None:
         text = value.strip()
         if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
             return None
-        amount = Decimal(text)
+        try:
+            amount = Decimal(text)
+        except InvalidOperation:
+            return None
     elif isinstance(value, float):
         amount = Decimal(repr(value))
     elif isinstance(value, int):
@@ -332,22 +335,30 @@ def identifier(value: Plain) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def read_claim(candidates: Sequence[Plain]) -> tuple[tuple[int, str] | None, bool]:
-    """Gives the claim of the first usable row, and whether a row was passed over as too long."""
-    too_long = False
+def unusable(text: str) -> str:
+    """Says why an id can't be used; "" where it can."""
+    if len(text.encode()) > MAX_ID_BYTES:
+        return "too_long"
+    return "control_characters" if any(unicodedata.category(one) == "Cc" for one in text) else ""
+
+
+def read_claim(candidates: Sequence[Plain]) -> tuple[tuple[int, str] | None, str]:
+    """Gives the claim of the first usable row, and why the first row that was passed over was."""
+    passed_over = ""
     for row, value in enumerate(candidates):
         session_id = identifier(value)
         if session_id is None:
             continue
-        if len(session_id.encode()) <= MAX_ID_BYTES:
-            return (row, session_id), too_long
-        too_long = True
-    return None, too_long
+        reason = unusable(session_id)
+        if not reason:
+            return (row, session_id), passed_over
+        passed_over = passed_over or reason
+    return None, passed_over
 
 
 def read_user(attributes: Attributes, names: Sequence[str]) -> str:
     ids = [identifier(attributes.get(name)) for name in names]
-    return next((i for i in ids if i is not None and len(i.encode()) <= MAX_ID_BYTES), "")
+    return next((i for i in ids if i is not None and not unusable(i)), "")
 
 
 def text_of(attributes: Attributes, names: Sequence[str], default: str) -> str:
@@ -392,9 +403,9 @@ def read_record(
                 own = [attributes.get(name) for name in session_id_attributes]
                 rows = [None if name in ignored_attributes else attributes.get(name) for name in CLAIM_ROWS]
                 of_resource = None if "session.id" in ignored_attributes else resource.get("session.id")
-                claim, too_long = read_claim([*own, *rows, of_resource])
-                if too_long and claim is None:
-                    partial.add(SESSION_ID_TOO_LONG)
+                claim, passed_over = read_claim([*own, *rows, of_resource])
+                if passed_over and claim is None:
+                    partial.add(f"session_id_{passed_over}")
                 project = text_of(resource, project_attributes or PROJECT_ATTRIBUTES, "default")
                 user_id = read_user(attributes, users)
                 spans.append(read_span(span, attributes, resource, scope, project, claim, user_id, log_ms))

@@ -38,7 +38,22 @@ OWN_SESSION_ATTRIBUTE = "app.session"
 
 SESSION_ATTRIBUTES = (*CLAIM_ROWS, "session.id", "session.id", OWN_SESSION_ATTRIBUTE)
 
-HOSTILE_IDS: tuple[Value, ...] = ("", "  ", "x" * 513, "é" * 257, "x" * 512, 1.5, b"s", ["s-1"], {"a": 1}, None, False)
+HOSTILE_IDS: tuple[Value, ...] = (
+    "",
+    "  ",
+    "\0",
+    "s-1\x1b",
+    "\x85s\x9f",
+    "x" * 513,
+    "é" * 257,
+    "x" * 512,
+    1.5,
+    b"s",
+    ["s-1"],
+    {"a": 1},
+    None,
+    False,
+)
 HOSTILE_TOKENS: tuple[Value, ...] = (
     -1,
     1.5,
@@ -54,6 +69,7 @@ HOSTILE_TOKENS: tuple[Value, ...] = (
     "12.0",
     "1e3",
     "abc",
+    "0" * 30_000 + "x",
     "",
     True,
     b"1",
@@ -69,6 +85,7 @@ HOSTILE_COSTS: tuple[Value, ...] = (
     "-1",
     "nan",
     "abc",
+    "1e99999999999999999999",
     "",
     True,
     [1],
