@@ -9,7 +9,9 @@ from tests.builders import Value
 from tests.oracle_tables import (
     CLAIM_ROWS,
     COST_ATTRIBUTES,
+    GENAI_OPERATIONS,
     MODEL_ATTRIBUTES,
+    NAMED_CLASSES,
     PROJECT_ATTRIBUTES,
     PROVIDER_ATTRIBUTES,
     USER_ATTRIBUTES,
@@ -100,7 +102,7 @@ USAGE_PREFIXES = (
     "mlflow.chat.tokenUsage",
 )
 
-CLASS_ATTRIBUTES: dict[str, tuple[dict[str, Value], ...]] = {
+_ODD_EVIDENCE: dict[str, tuple[dict[str, Value], ...]] = {
     "llm": (
         {"openinference.span.kind": "LLM"},
         {"openinference.span.kind": "LLM"},
@@ -119,6 +121,7 @@ CLASS_ATTRIBUTES: dict[str, tuple[dict[str, Value], ...]] = {
         {"openinference.span.kind": "embedding"},
         {"gen_ai.operation.name": "embeddings"},
         {"ai.operationId": "ai.embed"},
+        {"ai.operationId": "ai.embedMany"},
         {"ai.operationId": "ai.embedMany.doEmbed"},
         {"langfuse.observation.type": "embedding"},
         {"mlflow.spanType": "EMBEDDING"},
@@ -156,6 +159,18 @@ CLASS_ATTRIBUTES: dict[str, tuple[dict[str, Value], ...]] = {
         {"langsmith.span.kind": "prompt"},
     ),
 }
+
+
+def _evidence(span_class: str) -> tuple[dict[str, Value], ...]:
+    """Every single attribute that shows a class, and the odd combinations."""
+    tables = (("gen_ai.operation.name", GENAI_OPERATIONS), *NAMED_CLASSES)
+    named: list[dict[str, Value]] = [
+        {attribute: value} for attribute, values in tables for value, found in values.items() if found == span_class
+    ]
+    return (*_ODD_EVIDENCE[span_class], *named)
+
+
+CLASS_ATTRIBUTES = {span_class: _evidence(span_class) for span_class in _ODD_EVIDENCE}
 """Ways to show a class; a span of class `other` becomes `llm` where it has both usage and a model."""
 
 
@@ -257,7 +272,7 @@ _JSON_ATTRIBUTES = {
     "openai in langfuse": "langfuse.observation.usage_details",
     "mlflow": "mlflow.chat.tokenUsage",
 }
-FAMILIES = ("openinference", "openinference", *_NAMES)
+FAMILIES = ("openinference", "openinference", "gen_ai", "gen_ai", "langfuse", *_NAMES)
 
 
 def usage_attributes(family: str, tokens: Tokens, variant: int) -> dict[str, Value]:

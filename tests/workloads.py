@@ -37,7 +37,7 @@ from tests.workload_attributes import (
     cost_attributes,
     usage_attributes,
 )
-from tests.workload_shapes import FUTURE_MS, Sketch, echoes, fresh_sketches, one_in, token_figures
+from tests.workload_shapes import FUTURE_MS, Sketch, calls_within, echoes, fresh_sketches, one_in, token_figures
 
 __all__ = ("OWN_SESSION_ATTRIBUTE", "Record", "Workload", "laid_out", "layouts", "oracle_input", "workloads")
 
@@ -123,10 +123,13 @@ def traces(draw: st.DrawFn, trace: int, *, home: tuple[Value, str], max_spans: i
     if draw(one_in(3)):
         home = draw(st.sampled_from(SESSIONS)), draw(st.sampled_from(PROJECTS))
     sketches: list[Sketch] = []
-    for index in range(draw(st.integers(1, max_spans))):
-        number = trace * 100 + index
+    size = draw(st.integers(1, max_spans))
+    while len(sketches) < size:
+        number = trace * 100 + len(sketches)
         if len(sketches) > 0 and draw(one_in(3)):
             sketches.append(draw(echoes(number, sketches)))
+        elif len(sketches) > 0 and draw(one_in(6)):
+            sketches += draw(calls_within(number, sketches))
         else:
             sketches.append(draw(fresh_sketches(number, sketches)))
     writer = _Writer(
