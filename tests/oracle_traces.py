@@ -24,6 +24,8 @@ class ModelFigures:
     completion: int = 0
     embedding: int = 0
     cost_nano: int = 0
+    reported_costs: int = 0
+    priced_costs: int = 0
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,7 @@ class TraceFigures:
     wrapper_usage: bool = False
     nested_llm: bool = False
     missing_root: bool = False
+    scopes: set[str] = field(default_factory=set)
 
 
 # --- The spans of one trace -----------------------------------------------------------------------------------
@@ -333,8 +336,11 @@ def add_usage(figures: TraceFigures, tree: Tree, counted: Counted, price: Price)
         if not counts and cost is None:
             continue
         model = figures.models.setdefault(span.model or "unknown", ModelFigures())
+        model.reported_costs += cost is not None
         if counts:
             cache_read, cache_write, reasoning = details(tree, counted, span)
+            if span.usage.prompt + span.usage.completion > 0:
+                figures.scopes.add(span.scope)
             figures.prompt_tokens += span.usage.prompt
             figures.completion_tokens += span.usage.completion
             figures.embedding_tokens += span.usage.embedding
@@ -349,6 +355,7 @@ def add_usage(figures: TraceFigures, tree: Tree, counted: Counted, price: Price)
                 cost = priced(span, cache_read, cache_write, reasoning, price)
                 figures.priced_costs += cost is not None
                 figures.unpriced_calls += cost is None
+                model.priced_costs += cost is not None
         figures.cost_nano += cost or 0
         model.cost_nano += cost or 0
 

@@ -116,6 +116,11 @@ class TestPriced:
         assert costs(*(llm(number, None, 10, 5, cost=10**15) for number in range(1, 9001)))[0] == 9000 * 10**15
 
 
+REPORTED = {"reported_costs": 1, "priced_costs": 0}
+PRICED = {"reported_costs": 0, "priced_costs": 1}
+NEITHER = {"reported_costs": 0, "priced_costs": 0}
+
+
 class TestModels:
     def test_each_counted_span_adds_to_its_models_entry(self) -> None:
         trace = figures_of(
@@ -128,15 +133,30 @@ class TestModels:
             ]
         )
         assert {name: model_entry(entry) for name, entry in trace.models.items()} == {
-            "m": {"calls": 2, "prompt": 30, "completion": 12, "embedding": 0, "cost_nano": 15},
-            "e": {"calls": 1, "prompt": 0, "completion": 0, "embedding": 9, "cost_nano": 0},
-            "unknown": {"calls": 1, "prompt": 1, "completion": 2, "embedding": 0, "cost_nano": 0},
-            "priced": {"calls": 1, "prompt": 10, "completion": 5, "embedding": 0, "cost_nano": PRICE_OF_10_AND_5},
+            "m": {
+                "calls": 2,
+                "prompt": 30,
+                "completion": 12,
+                "embedding": 0,
+                "cost_nano": 15,
+                "reported_costs": 2,
+                "priced_costs": 0,
+            },
+            "e": {"calls": 1, "prompt": 0, "completion": 0, "embedding": 9, "cost_nano": 0, **NEITHER},
+            "unknown": {"calls": 1, "prompt": 1, "completion": 2, "embedding": 0, "cost_nano": 0, **NEITHER},
+            "priced": {
+                "calls": 1,
+                "prompt": 10,
+                "completion": 5,
+                "embedding": 0,
+                "cost_nano": PRICE_OF_10_AND_5,
+                **PRICED,
+            },
         }
 
     def test_a_span_that_adds_only_a_cost_adds_no_call(self) -> None:
         trace = figures_of([agent(1, cost=7), llm(2, cost=8, model="m")])
         assert {name: model_entry(entry) for name, entry in trace.models.items()} == {
-            "unknown": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 7},
-            "m": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 8},
+            "unknown": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 7, **REPORTED},
+            "m": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 8, **REPORTED},
         }
