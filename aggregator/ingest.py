@@ -22,6 +22,7 @@ from aggregator.core.errors import TooManyDeadLetters, TransientError, Undecodab
 from aggregator.core.fold import Folder
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
+from aggregator.core.state import stamped_version
 from aggregator.ports import (
     Clock,
     DeadLetters,
@@ -322,7 +323,7 @@ class Ingest:
                 TraceWrite(
                     write.trace_id,
                     write.expected,
-                    write.version,
+                    write.stamp,
                     write.state,
                     self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
                 )
@@ -393,7 +394,7 @@ class Ingest:
             return
         states: Sequence[StoredTrace] = await self._retrying("load", lambda: self._traces.load(created))
         for trace_id, state in zip(created, states, strict=True):
-            if state.version < stale[trace_id]:  # else another worker has simply been faster
+            if stamped_version(state.stamp) < stale[trace_id]:  # else another worker has simply been faster
                 self._folder.touched_trace(trace_id).too_late()
 
     def _count(self, batch: Batch) -> None:

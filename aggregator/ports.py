@@ -132,19 +132,19 @@ class DeadLetters(Protocol):
 
 
 class TraceWrite(NamedTuple):
-    """Compare-and-set of one trace state; `expected` is 0 where no state is known."""
+    """Compare-and-set of one trace state; stamps tell states apart (`core/state.py`), `expected` is empty for none."""
 
     trace_id: bytes
-    expected: int
-    version: int
+    expected: bytes
+    stamp: bytes
     state: bytes
     ttl_ms: int
 
 
 class StoredTrace(NamedTuple):
-    """What Redis has instead: `version` 0 and an empty state where it has nothing (any more)."""
+    """What Redis has: stamp and state are empty where it has nothing (any more)."""
 
-    version: int
+    stamp: bytes
     state: bytes
 
 
@@ -152,9 +152,9 @@ class TraceStore(Protocol):
     """Level 1: trace states."""
 
     async def store(self, writes: Sequence[TraceWrite]) -> Sequence[StoredTrace | None]:
-        """Store each whose expected version is the stored one: None.  Otherwise what is stored, unchanged.
+        """Store each whose expected stamp is the stored one: None.  Otherwise what is stored, unchanged.
 
-        Idempotent: a write that meets exactly its own version and state answers None.
+        Idempotent: a write that meets exactly its own stamp and state answers None.
         """
 
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:

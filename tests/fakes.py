@@ -31,6 +31,7 @@ CrashPoint = Callable[[str], Awaitable[None]]
 """Awaited with `<store>.<method>:before`, `:between` (two items of one call) and `:after`."""
 
 NANO = 10**9
+NO_TRACE = StoredTrace(b"", b"")
 
 
 async def no_crash(name: str) -> None:
@@ -51,9 +52,9 @@ class FakeTraceStore:
         for index, write in enumerate(writes):
             if index:
                 await self._crashpoint("traces.store:between")
-            stored = self.states.get(write.trace_id, StoredTrace(0, b""))
-            ours = StoredTrace(write.version, write.state)
-            if stored.version == write.expected or stored == ours:
+            stored = self.states.get(write.trace_id, NO_TRACE)
+            ours = StoredTrace(write.stamp, write.state)
+            if stored.stamp == write.expected or stored == ours:
                 self.states[write.trace_id] = ours
                 self.ttls_ms[write.trace_id] = write.ttl_ms
                 replies.append(None)
@@ -64,7 +65,7 @@ class FakeTraceStore:
 
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:
         await self._crashpoint("traces.load:before")
-        return [self.states.get(trace_id, StoredTrace(0, b"")) for trace_id in trace_ids]
+        return [self.states.get(trace_id, NO_TRACE) for trace_id in trace_ids]
 
     def expire(self, trace_id: bytes) -> None:
         self.states.pop(trace_id, None)

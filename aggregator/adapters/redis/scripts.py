@@ -85,7 +85,7 @@ class Script:
         return items
 
 
-TRACE_STORE: Final = Script("trace_store", items_per_call=100, sparse=True)
+TRACE_STORE: Final = Script("trace_store", items_per_call=100, sparse=True, flat=True)
 SESSION_PUT: Final = Script("session_put", items_per_call=50, flat=True)
 SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
