@@ -11,8 +11,8 @@ from mypy_extensions import i64
 from aggregator.core.merge import DUPLICATE, MERGED, merge_span, resolve_claim
 from aggregator.core.model import SessionRef, Span, TracePut
 from aggregator.core.pricing import Pricer
+from aggregator.core.put import tombstone, trace_put
 from aggregator.core.state import TraceState, decode_state, encode_state, stamp_of
-from aggregator.core.summary import tombstone, trace_put
 from aggregator.core.usage import rollup
 
 

@@ -145,7 +145,9 @@ async def test_a_full_server_is_away_until_it_has_room(connections: Connections,
                     await work
         finally:
             client.config_set("maxmemory", "0")
-    assert (await store.put([SessionPut(S, [trace_put(1, 1)])]))[0].outcomes == [PutOutcome.APPLIED]
+    (reply,) = await store.put([SessionPut(S, [trace_put(1, 1)])])
+    assert reply is not None
+    assert reply.outcomes == [PutOutcome.APPLIED]
 
 
 async def test_a_replica_is_away(connections: Connections, redis_server: RedisServer) -> None:

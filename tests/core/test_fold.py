@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from aggregator.core.fold import Folder
 from aggregator.core.merge import DUPLICATE, FOLDED, MERGED, merge_span, resolve_claim
-from aggregator.core.model import SessionRef, Span, TracePut
+from aggregator.core.model import SessionRef, Span
 from aggregator.core.pricing import Pricer
 from aggregator.core.state import TraceState, decode_state, stamped_version
 from tests.core.spans import TRACE, as_dict, spans
+from tests.puts import ReadPut, read_put
 
 OTHER_TRACE = bytes(range(16, 32))
 
@@ -56,16 +57,16 @@ def folder(*, max_trace_spans: int = 1000, cache_spans: int = 1000) -> Folder:
     return Folder(max_trace_spans=max_trace_spans, cache_spans=cache_spans, pricer=Pricer())
 
 
-def fold(worker: Folder, store: Store, content: list[Span], log_ms: int = 1) -> dict[SessionRef, list[TracePut]]:
+def fold(worker: Folder, store: Store, content: list[Span], log_ms: int = 1) -> dict[SessionRef, list[ReadPut]]:
     worker.add(content, log_ms)
     while store.write(worker):
         pass
     puts = worker.puts()
     worker.finish()
-    return puts
+    return {ref: [read_put(put) for put in traces] for ref, traces in puts.items()}
 
 
-def figures(put: TracePut) -> object:
+def figures(put: ReadPut) -> object:
     """What a put says apart from how the trace came about."""
     return (put.trace_id, put.counts, put.started_us, put.ended_us, put.users, put.services, put.models)
 

@@ -112,19 +112,19 @@ def test_what_is_no_stamp_names_no_version(text: bytes) -> None:
 
 
 def test_spans_of_one_origin_say_it_once() -> None:
-    def one(number: int, **other: Any) -> Span:
-        return Span(trace_id=TRACE, span_id=bytes([number]) * 8, **(origin | other))
+    def one(number: int, change: dict[str, Any] | None = None) -> Span:
+        return Span(trace_id=TRACE, span_id=bytes([number]) * 8, **(origin | (change or {})))
 
-    origin = {"service": "a", "scope": "b", "project": "c", "claim_row": 1, "claim_session_id": "d", "user_id": "e"}
-    changes = [{"service": "x"}, {"scope": "x"}, {"project": "x"}, {"claim_row": 2}, {"claim_session_id": "x"}]
+    origin: dict[str, Any] = {"service": "a", "scope": "b", "project": "c", "claim_row": 1, "claim_session_id": "d"}
+    origin["user_id"] = "e"
+    changes: list[dict[str, Any]] = [{name: "x"} for name in ("service", "scope", "project", "claim_session_id")]
+    changes += [{"claim_row": 2}, {"user_id": "x"}, {"user_id": ""}, {"claim_row": -1, "claim_session_id": ""}]
     alike = encode_state(state_of(one(1), one(2)))
-    for number, change in enumerate(
-        [*changes, {"user_id": "x"}, {"user_id": ""}, {"claim_row": -1, "claim_session_id": ""}], 2
-    ):
-        state = state_of(one(1), one(number, **change), one(20))
+    for number, change in enumerate(changes, 2):
+        state = state_of(one(1), one(number, change), one(20))
         back = decode_state(TRACE, stamped(state), encode_state(state))
         assert [as_dict(span) for span in back.spans.values()] == [as_dict(span) for span in state.spans.values()]
-        assert len(encode_state(state_of(one(1), one(number, **change)))) > len(alike)
+        assert len(encode_state(state_of(one(1), one(number, change)))) > len(alike)
 
 
 def test_versions_grow_with_spans_and_then_with_replacements() -> None:

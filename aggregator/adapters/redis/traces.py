@@ -7,8 +7,9 @@ from typing import Final
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.keys import Keys
-from aggregator.adapters.redis.scripts import TRACE_STORE, pack_flat
+from aggregator.adapters.redis.scripts import TRACE_STORE
 from aggregator.core.errors import CorruptState
+from aggregator.core.packing import packed_texts
 from aggregator.core.state import stamped_version
 from aggregator.ports import StoredTrace, TraceWrite
 
@@ -28,7 +29,7 @@ class RedisTraces:
         names = [(key(write.trace_id),) for write in writes]
         # The life travels as text: Redis takes text, and Lua would write a large number with an exponent.
         bodies = [
-            (pack_flat((name[0], write.expected, str(write.ttl_ms))), b"%b %b" % (write.stamp, write.state))
+            (packed_texts(name[0], write.expected.decode(), str(write.ttl_ms)), b"%b %b" % (write.stamp, write.state))
             for name, write in zip(names, writes, strict=True)
         ]
         replies = await self._connections.call(TRACE_STORE, Items(names, bodies))
