@@ -82,7 +82,9 @@ def _account(trace: TraceRollup, calls: Calls, pricer: Pricer) -> None:
                 scopes.append(call.span.scope)
         if call.adds_reported_cost:
             trace.reported_costs += 1
-            _add_cost(trace, call.span, call.cost_nano).reported_costs += 1
+            entry = _add_cost(trace, call.span, call.cost_nano)
+            if call.counts or call.cost_nano > 0:  # else it adds nothing to its model
+                entry.reported_costs += 1
         elif call.counts and not call.paid_above:
             _add_price(trace, call, pricer)
     trace.scopes = scopes_mark(scopes)

@@ -262,4 +262,4 @@ async def test_leftovers_of_an_evicted_session_do_not_count(
     assert claim.rollup is not None
     assert claim.rollup.counts.trace_count == 1
     assert len(claim.rollup.trace_entries) == 1
-    assert claim.rollup.models == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]}
+    assert claim.rollup.models == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000, 0, 0]}
