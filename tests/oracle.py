@@ -7,8 +7,8 @@ It is written from the documents alone, shares no code with the package, and pre
     expected["demo", "s-1"].summary == document without opened_at, revision, summary_id, close_reason
 
 `records` are (official `TracesData`, log time in ms).  `price(model, provider, start_us, prompt, completion,
-cache_read, cache_write, embedding)` gives nano-dollars, or -1 where the model is not known; the documents name no
-attribute for the provider, so the oracle passes "" and a test's price must not look at it.
+cache_read, cache_write, reasoning, embedding)` gives nano-dollars, or -1 where the model is not known; the documents
+name no attribute for the provider, so the oracle passes "" and a test's price must not look at it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from tests.oracle_spans import SpanRead, read_record
 from tests.oracle_traces import (
     MOST_SERVICES,
+    TWIN_OVERHANG_US,
     ModelFigures,
     Price,
     TraceFigures,
@@ -176,6 +177,34 @@ def expected_session(project: str, session_id: str, traces: Sequence[TraceFigure
     )
 
 
+def repeated_call_traces(traces: Sequence[TraceFigures]) -> int:
+    """Counts the traces that seem to tell the calls of another one again."""
+
+    def tokens(several: Sequence[TraceFigures]) -> tuple[int, int]:
+        return sum(one.prompt_tokens for one in several), sum(one.completion_tokens for one in several)
+
+    def place(one: TraceFigures) -> tuple[int, int, bytes]:
+        return one.started_us, -one.ended_us, one.trace_id
+
+    suspected: set[bytes] = set()
+    with_calls = [one for one in traces if one.scopes and 0 < one.started_us <= one.ended_us]
+    for outer in with_calls:
+        within = [
+            one
+            for one in with_calls
+            if place(one) > place(outer)
+            and one.scopes != outer.scopes
+            and outer.started_us <= one.started_us < outer.ended_us
+            and one.ended_us <= outer.ended_us + TWIN_OVERHANG_US
+        ]
+        groups = [within, *([one for one in within if one.scopes == other.scopes] for other in within)]
+        matching = [group for group in groups if min(tokens(group)) > 0 and tokens(group) == tokens([outer])]
+        if matching:
+            group = matching[0] if matching[0] is within else [one for some in matching for one in some]
+            suspected |= {one.trace_id for one in group if sum(tokens([one])) > 0}
+    return len(suspected)
+
+
 def summed_models(traces: Sequence[TraceFigures]) -> dict[str, ModelFigures]:
     models: dict[str, ModelFigures] = {}
     for trace in traces:
@@ -186,8 +215,14 @@ def summed_models(traces: Sequence[TraceFigures]) -> dict[str, ModelFigures]:
             total.completion += figures.completion
             total.embedding += figures.embedding
             total.cost_nano += figures.cost_nano
+            total.reported_costs += figures.reported_costs
+            total.priced_costs += figures.priced_costs
     # A model that only a cost of 0 was reported for adds nothing, so a session does not show it.
-    return {name: figures for name, figures in models.items() if figures != ModelFigures()}
+    return {
+        name: total
+        for name, total in models.items()
+        if (total.calls, total.prompt, total.completion, total.embedding, total.cost_nano) != (0, 0, 0, 0, 0)
+    }
 
 
 def token_fields(traces: Sequence[TraceFigures]) -> dict[str, int]:

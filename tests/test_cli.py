@@ -8,6 +8,7 @@ import os
 import sys
 import uuid
 from importlib.metadata import version
+from pathlib import Path
 
 from redis.asyncio import Redis
 
@@ -70,6 +71,22 @@ async def test_wrong_settings_end_every_command_that_reads_them_with_code_2_and_
         assert "AGGREGATOR_HTTP__PORT" in err
         assert "did you mean AGGREGATOR_KAFKA__TOPICS?" in err
         assert "Traceback" not in err
+
+
+async def test_every_mistake_in_the_file_of_prices_is_told_by_run_and_check(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('["gpt-*"]\nprompt = -1\ncompletion = "x"\n')
+    environ = {"AGGREGATOR_PRICING__FILE": str(prices)}
+    away = {"AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    code, out, err = await command("run", **environ, **away)
+    assert (code, out) == (2, "")
+    assert err.count(f"AGGREGATOR_PRICING__FILE: {prices}: ") == 2
+    code, out, err = await command("check", **environ, **away, AGGREGATOR_REDIS__URL=f"redis://127.0.0.1:{free_port()}")
+    assert (code, err) == (2, "")
+    assert out.count(f"PROBLEM AGGREGATOR_PRICING__FILE: {prices}: ") == 2
+    prices.write_text('["gpt-*"]\nprompt = 1\n')
+    _, out, _ = await command("check", **environ, **away, AGGREGATOR_REDIS__URL=f"redis://127.0.0.1:{free_port()}")
+    assert f"{prices}: 1 of your own, before the list" in out
 
 
 async def test_an_unknown_command_is_refused() -> None:

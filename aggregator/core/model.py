@@ -157,9 +157,17 @@ class Decoded:
 
 
 class ModelUsage:
-    """What one model adds to a trace."""
+    """What one model adds to a trace; `reported_costs` and `priced_costs` as in `TraceRollup`."""
 
-    __slots__ = ("calls", "completion_tokens", "cost_nano", "embedding_tokens", "prompt_tokens")
+    __slots__ = (
+        "calls",
+        "completion_tokens",
+        "cost_nano",
+        "embedding_tokens",
+        "priced_costs",
+        "prompt_tokens",
+        "reported_costs",
+    )
 
     def __init__(self) -> None:
         self.calls: i64 = 0
@@ -167,6 +175,8 @@ class ModelUsage:
         self.completion_tokens: i64 = 0
         self.embedding_tokens: i64 = 0
         self.cost_nano: int = 0
+        self.reported_costs: i64 = 0
+        self.priced_costs: i64 = 0
 
 
 class TraceRollup:
@@ -174,7 +184,7 @@ class TraceRollup:
 
     `cost_nano` has no upper bound, hence a Python integer.  `reported_costs` and `priced_costs` count the spans that
     added a cost of that kind.  `users` are (user id, start_us, span id) in order of first use, 16 at most;
-    `services` are sorted, 16 at most.
+    `services` are sorted, 16 at most.  `scopes` is the `repeated_calls.scopes_mark` of the calls that counted.
     """
 
     __slots__ = (
@@ -196,6 +206,7 @@ class TraceRollup:
         "prompt_tokens",
         "reasoning_tokens",
         "reported_costs",
+        "scopes",
         "services",
         "span_count",
         "started_us",
@@ -226,6 +237,7 @@ class TraceRollup:
         self.models: dict[str, ModelUsage] = {}
         self.users: list[tuple[str, int, bytes]] = []
         self.services: list[str] = []
+        self.scopes: i64 = 0
         self.wrapper_usage: bool = False
         self.nested_llm: bool = False
         self.missing_root: bool = False

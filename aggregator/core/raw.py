@@ -11,21 +11,35 @@ UNUSABLE: Final = ()
 
 
 class Resource:
-    """What is kept of a resource; `too_long` says that its session id was, and is therefore not in `session_id`."""
+    """What is kept of a resource; `wrong` is what is wrong with its session id, which is not in `session_id` then."""
 
-    def __init__(self, service: str, project: str, session_id: str, *, too_long: bool) -> None:
+    def __init__(self, service: str, project: str, session_id: str, wrong: str) -> None:
         self.service: str = service
         self.project: str = project
         self.session_id: str = session_id
-        self.too_long: bool = too_long
+        self.wrong: str = wrong
 
 
 class Scope:
-    """The instrumentation scope: its name, and whether it writes attributes as JSON text."""
+    """The instrumentation scope: its name, whether it writes attributes as JSON text, and how it writes figures.
 
-    def __init__(self, name: str, *, json_text: bool) -> None:
+    `cache_apart`, `providers` and `rest_is_completion` are as in `conventions.ScopeHabit`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        json_text: bool,
+        cache_apart: bool = False,
+        providers: tuple[str, ...] = (),
+        rest_is_completion: bool = False,
+    ) -> None:
         self.name: str = name
         self.json_text: bool = json_text
+        self.cache_apart: bool = cache_apart
+        self.providers: tuple[str, ...] = providers
+        self.rest_is_completion: bool = rest_is_completion
 
 
 class Cache:
@@ -42,7 +56,8 @@ class RawSpan:
 
     `values` holds, per code, a str, int, float or bool, `UNUSABLE`, or None where the attribute is absent or null.
     `messages` says whether an attribute with the prefix `HAZARD_MESSAGES` is there.  Times are in nanoseconds,
-    at most 2**63 - 1.  `index` counts the spans of the record from 0.
+    at most 2**63 - 1.  `good_id` is the last session id that nothing was wrong with.
+    `index` counts the spans of the record from 0.
     """
 
     def __init__(self, code_count: int, resource: Resource, scope: Scope) -> None:
@@ -60,6 +75,7 @@ class RawSpan:
         self.error: bool = False
         self.resource: Resource = resource
         self.scope: Scope = scope
+        self.good_id: str = ""
         self.index: i64 = -1
 
     def put(self, code: i64, value: object, roles: i64) -> None:

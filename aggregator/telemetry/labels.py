@@ -52,6 +52,7 @@ class RejectReason(StrEnum):
     WRONG_TYPE = "wrong_type"
     BAD_ID = "bad_id"
     SESSION_ID_TOO_LONG = "session_id_too_long"
+    SESSION_ID_CONTROL_CHARACTERS = "session_id_control_characters"
     OTHER = "other"
 
 
@@ -80,6 +81,7 @@ class IgnoredReason(StrEnum):
     MISSING = "missing"
     FUTURE = "future"
     TOO_LONG = "too_long"
+    CONTROL_CHARACTERS = "control_characters"
     PLACEHOLDER = "placeholder"  # a span that announces another one
     BAD_TRACE_ID = "bad_trace_id"
     BAD_SPAN_ID = "bad_span_id"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.interop import results
-from tests.interop.catalogue import FOLDER
+from tests.interop.catalogue import FOLDER, producers
 from tests.interop.results import Row
 
 ROOT: Final = Path(__file__).parents[2]
@@ -62,12 +62,14 @@ def with_table(text: str) -> str:
 
 
 def coverage(rows: Sequence[Row]) -> list[str]:
-    """The coverage table in Markdown."""
+    """The coverage table in Markdown: what was measured, beside what producers' own files say."""
     lines = ["| producer | tested with | session | user | tokens | cost | remarks |", "|---|---|---|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: row.title.casefold()):
-        tested = f"`{row.package}` {row.version}"
-        cells = (row.title, tested, row.session, row.user, _tokens(row), row.cost, row.remarks)
-        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+    measured = {row.name: row for row in rows}
+    for producer in sorted(producers(), key=lambda one: one.title.casefold()):
+        if row := measured.get(producer.name):
+            tested = f"`{row.package}` {row.version}"
+            cells = [producer.title, tested, producer.session, producer.user, _tokens(row), row.cost, producer.remarks]
+            lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
     return lines
 
 

@@ -40,4 +40,4 @@ def test_the_coverage_table_is_that_of_the_last_interop_run() -> None:
 
 def test_the_last_interop_run_had_every_producer_as_it_is_pinned() -> None:
     found = {row.name: row.version for row in results.load()}
-    assert found == {one.name: environments.version_of(one) for one in producers()}, "make interop"
+    assert found == {one.name: environments.version_of(one) for one in producers() if not one.awaits}, "make interop"

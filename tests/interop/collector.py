@@ -60,7 +60,7 @@ def _build(scratch: Path) -> Path:
     """Build it in that directory; returns where the program is."""
     manifest = scratch / "builder.yaml"
     text = MANIFEST.read_text(encoding="utf-8")
-    manifest.write_text(text.replace("dist:\n", f"dist:\n  output_path: {scratch / 'source'}\n", 1), encoding="utf-8")
+    manifest.write_text(text.replace("dist:\n", f"dist:\n  output_path: '{scratch / 'source'}'\n", 1), encoding="utf-8")
     core = _found(r"/otlpreceiver (v\S+)$")
     builder = f"go.opentelemetry.io/collector/cmd/builder@{core}"  # is released together with the core's components
     done = subprocess.run(

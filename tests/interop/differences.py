@@ -22,14 +22,15 @@ DETAILS: Final = ("cache_read", "cache_write", "reasoning")
 class Difference:
     """Why a session's figures are not those of the bill, and how they differ, exactly; `kind` is a key of `KINDS`.
 
-    `extra_traces` is how many traces there are beyond those that the producer knows of; `models` are the names of
-    second copies.
+    `extra_traces` is how many traces there are beyond those that the producer knows of, `suspected_traces` how many of
+    them are seen to tell another trace's calls again; `models` are the names of second copies.
     """
 
     session: str
     kind: str
     reason: str
     extra_traces: int = 0
+    suspected_traces: int = 0
     models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -23,7 +23,6 @@ class Row:
     """One producer; tokens are prompt and completion of all sessions, `plain_sum` that over every span as read."""
 
     name: str
-    title: str
     package: str
     version: str
     sessions: int
@@ -33,9 +32,6 @@ class Row:
     ours: int
     plain_sum: int
     cost: str
-    session: str
-    user: str
-    remarks: str
     reasons: list[str]
 
     @classmethod
@@ -48,7 +44,6 @@ class Row:
         charged = [sums for bill in truth.bill.sessions.values() for sums in bill.models.values()]
         return cls(
             name=producer.name,
-            title=producer.title,
             package=producer.package,
             version=environments.version_of(producer),
             sessions=len(truth.told),
@@ -58,9 +53,6 @@ class Row:
             ours=sum(summary["tokens"]["total"] for summary in summaries),
             plain_sum=sum(span.usage.prompt + span.usage.completion for span in spans),
             cost=_cost({str(summary["cost_source"]) for summary in summaries}),
-            session=producer.session,
-            user=producer.user,
-            remarks=producer.remarks,
             reasons=[f"{difference.session}: {difference.reason}" for difference in producer.differences],
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import random
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ from tests.interop.collector import Collector
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, redis_servers_available
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 one_server = pytest.mark.parametrize("redis_server", sorted(redis_servers_available())[:1], indirect=True)
 
@@ -199,7 +200,7 @@ def large(number: int, *, spans: int, bytes_each: int) -> TracesData:
 
 @one_server
 @pytest.mark.parametrize(
-    ("encoding", "batch_max_bytes"), [("otlp_proto", "900000"), ("otlp_json", "450000")], ids=["proto", "json"]
+    ("encoding", "batch_max_bytes"), [("otlp_proto", "900000"), ("otlp_json", "400000")], ids=["proto", "json"]
 )
 async def test_an_export_larger_than_a_record_may_be_is_split(
     encoding: str, batch_max_bytes: str, apache_kafka: Broker, redis_server: RedisServer, tmp_path: Path
@@ -240,3 +241,18 @@ async def test_a_full_queue_tells_senders_to_try_again(tmp_path: Path) -> None:
     async with Collector(NOWHERE, "anywhere", tmp_path, settings=settings) as collector:
         messages = [large(number, spans=5, bytes_each=20_000) for number in range(1, 5)]
         assert [await post(collector, message) for message in messages] == [200, 200, 200, 503]
+
+
+async def test_a_topic_that_is_missing_is_waited_for(apache_kafka: Broker, tmp_path: Path) -> None:
+    topic = f"late-{uuid.uuid4().hex[:12]}"
+    brokers = f"{NOWHERE},{apache_kafka.bootstrap_servers}"  # one of the two can't be reached
+    async with Collector(brokers, topic, tmp_path) as collector:
+        assert await post(collector, known_trace(1, now(), session="s-early", spans=3)) == 200
+
+        async def refused() -> bool:
+            return "UNKNOWN_TOPIC_OR_PARTITION" in collector.child.log_tail(200)
+
+        await until("Kafka has refused it", refused)
+        await apache_kafka.create_topic(name=topic)
+        await collector.flushed()
+        assert await collector.metric("exporter_sent_spans") == 3

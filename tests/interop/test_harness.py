@@ -168,6 +168,10 @@ def test_every_producer_uses_apis_that_there_are() -> None:
     assert {api for one in producers() for api in one.apis} <= set(APIS)
 
 
+def test_whoever_differs_from_the_bill_has_a_remark_on_it() -> None:
+    assert [one.name for one in producers() if one.differences and not one.remarks] == []
+
+
 def test_a_misspelt_key_of_a_producer_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "misspelt.toml"
     path.write_text((FOLDER / "baggage.toml").read_text() + 'remark = "?"\n')

@@ -13,7 +13,7 @@ from tests.e2e.comparing import last_summaries
 from tests.e2e.deliveries import PARTITIONS
 from tests.e2e.pipeline import Pipeline, pipeline
 from tests.interop import captured
-from tests.interop.catalogue import Producer, producers
+from tests.interop.catalogue import Producer, each_producer
 from tests.interop.collector import Collector
 from tests.interop.comparing import Seen, assert_same, expected, in_redis, in_summary
 from tests.interop.results import Row
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("redis_server", sorted(redis_servers_available())[:1], indirect=True)
-@pytest.mark.parametrize("producer", producers(), ids=lambda producer: producer.name)
+@each_producer(held_to_the_bill=True)
 async def test_sessions_are_what_the_apis_charged(
     producer: Producer,
     kafka_broker: Broker,

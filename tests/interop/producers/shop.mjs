@@ -5,22 +5,32 @@
  */
 import { context, trace } from '@opentelemetry/api'
 import { OTLPTraceExporter as OverGrpc } from '@opentelemetry/exporter-trace-otlp-grpc'
-import { OTLPTraceExporter as OverHttp } from '@opentelemetry/exporter-trace-otlp-proto'
+// docs: begin set-up-js
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { detectResources, envDetector } from '@opentelemetry/resources'
 import { BatchSpanProcessor, NodeTracerProvider } from '@opentelemetry/sdk-trace-node'
 
-const sessions = {}
-
-/** The tracer provider, registered as the global one with a context manager. */
-export function setUpTracing() {
-  const grpc = process.env.OTEL_EXPORTER_OTLP_PROTOCOL === 'grpc'
-  const exporter = grpc ? new OverGrpc({ url: process.env.INTEROP_GRPC_ENDPOINT }) : new OverHttp()
+/** The tracer provider, made the global one as well. */
+export function setUpTracing(processor = new BatchSpanProcessor(new OTLPTraceExporter())) {
   const provider = new NodeTracerProvider({
-    resource: detectResources({ detectors: [envDetector] }),
-    spanProcessors: [new BatchSpanProcessor(exporter)],
+    resource: detectResources({ detectors: [envDetector] }), // OTEL_RESOURCE_ATTRIBUTES
+    spanProcessors: [processor],
   })
   provider.register()
   return provider
+}
+// docs: end
+
+const sessions = {}
+
+/** Set up for the protocol that OpenTelemetry's variable names, with OpenInference's processor where we are told so. */
+export async function setUpTracingAsTold() {
+  const grpc = process.env.OTEL_EXPORTER_OTLP_PROTOCOL === 'grpc'
+  const exporter = grpc ? new OverGrpc({ url: process.env.INTEROP_GRPC_ENDPOINT }) : new OTLPTraceExporter()
+  const module = process.env.INTEROP_SPAN_PROCESSOR
+  if (!module) return setUpTracing(new BatchSpanProcessor(exporter))
+  const { OpenInferenceBatchSpanProcessor } = await import(module)
+  return setUpTracing(new OpenInferenceBatchSpanProcessor({ exporter }))
 }
 
 /** Do it within a span of the application's own. */

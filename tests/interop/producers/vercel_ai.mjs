@@ -1,7 +1,7 @@
 /** The Vercel AI SDK with its own telemetry: tools over several steps, streaming, embeddings and errors. */
-import { did, finish, refused, setUpTracing, within } from './shop.mjs'
+import { did, finish, refused, setUpTracingAsTold, within } from './shop.mjs'
 
-const provider = setUpTracing() // the SDK takes the global tracer provider
+const provider = await setUpTracingAsTold() // the SDK takes the global tracer provider
 // docs: begin vercel-ai
 import { openai } from '@ai-sdk/openai'
 import { generateText } from 'ai'

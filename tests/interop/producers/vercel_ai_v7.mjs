@@ -1,7 +1,7 @@
 /** The Vercel AI SDK 7, whose telemetry is a package of its own: tools over several steps, streams, embeddings, errors. */
-import { did, finish, refused, setUpTracing, within } from './shop.mjs'
+import { did, finish, refused, setUpTracingAsTold, within } from './shop.mjs'
 
-const provider = setUpTracing() // the SDK takes the global tracer provider
+const provider = await setUpTracingAsTold() // the SDK takes the global tracer provider
 // docs: begin vercel-ai-7
 import { OpenTelemetry } from '@ai-sdk/otel'
 import { openai } from '@ai-sdk/openai'
