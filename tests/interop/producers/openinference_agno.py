@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agno.agent import Agent
-from agno.models.anthropic import Claude
 from agno.models.openai import OpenAIChat
 from openinference.instrumentation.agno import AgnoInstrumentor
 from shop import did, finish, refused, set_up_tracing
@@ -29,9 +28,4 @@ with refused("s-ada", "ada"):
         raise RuntimeError("Agno tells an error as the status of a run")
 agent.run("Which laces? [[s-grace]]", session_id="s-grace", user_id="grace")
 did("s-grace", "grace")
-claude = Agent(model=Claude(id="claude-sonnet-4-5"), telemetry=False)
-claude.run("Which shoes? [[s-linus]]", session_id="s-linus", user_id="linus")
-for _ in claude.run("Which socks? [[s-linus]]", session_id="s-linus", user_id="linus", stream=True):
-    pass
-did("s-linus", "linus", traces=2)
 finish(provider)
