@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
-.PHONY: fresh-core
+.PHONY: fresh-core interop interop-pins docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -40,6 +40,18 @@ demo: install ## broker, Redis, worker and traffic, all embedded; ends with Ctrl
 
 test: install fresh-core ## the tests, on the real servers that this machine has
 	@$(PY) -m pytest $(ARGS)
+
+interop: install fresh-core ## real producers through Collector, Kafka and worker, against what the APIs charged
+	@$(PY) -m tests.interop.collector
+	@$(PY) -m pytest -m interop tests/interop $(ARGS)
+
+interop-pins: install ## the newest versions of the producers, into tests/interop/environments
+	@for group in tests/interop/environments/*.in; do \
+	  $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header \
+	    --no-emit-index-url "$$group" -o "$${group%.in}.txt"; done
+
+docs: install ## the code blocks of docs/instrument.md and the README's coverage table, written anew
+	@$(PY) -m tests.docs.generated
 
 check: lint types imports lua test ## all that CI looks at
 
