@@ -9,8 +9,10 @@ import sys
 import uuid
 from importlib.metadata import version
 
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from aggregator.adapters.http import HttpServer
 from aggregator.check import check
 from aggregator.embedded.process import free_port
 from aggregator.settings import load_settings
@@ -52,7 +54,7 @@ async def checked(environ: dict[str, str]) -> tuple[int, list[str]]:
 async def test_help_names_the_commands() -> None:
     code, out, _ = await command("--help")
     assert code == 0
-    for name in ("run", "check", "demo"):
+    for name in ("run", "check", "healthcheck", "demo"):
         assert name in out
 
 
@@ -70,6 +72,35 @@ async def test_wrong_settings_end_every_command_that_reads_them_with_code_2_and_
         assert "AGGREGATOR_HTTP__PORT" in err
         assert "did you mean AGGREGATOR_KAFKA__TOPICS?" in err
         assert "Traceback" not in err
+
+
+async def test_healthcheck_says_what_livez_says() -> None:
+    reasons: list[str] = []
+    server = HttpServer(
+        host="0.0.0.0",  # noqa: S104 - as in a container
+        port=free_port(),
+        registry=CollectorRegistry(),
+        liveness=lambda: reasons,
+        readiness=lambda: ["not asked for"],
+    )
+    await server.start()
+    port = str(server.address[1])
+    try:
+        assert await command("healthcheck", AGGREGATOR_HTTP__PORT=port) == (0, "ok\n", "")
+        reasons.append("a task has died")
+        assert await command("healthcheck", AGGREGATOR_HTTP__PORT=port) == (1, "a task has died\n", "")
+    finally:
+        await server.stop()
+    code, out, err = await command("healthcheck", AGGREGATOR_HTTP__PORT=port)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"127.0.0.1 port {port} does not answer: ")
+    assert len(err.splitlines()) == 1
+
+
+async def test_healthcheck_can_not_guess_a_port() -> None:
+    code, out, err = await command("healthcheck", AGGREGATOR_HTTP__PORT="0")
+    assert (code, out) == (2, "")
+    assert "AGGREGATOR_HTTP__PORT is 0" in err
 
 
 async def test_an_unknown_command_is_refused() -> None:
