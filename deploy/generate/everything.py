@@ -1,0 +1,32 @@
+"""Every file that follows from others, as path below `deploy/` -> text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from deploy.generate import kustomize, values_schema
+
+DEPLOY: Final = Path(__file__).parents[1]
+CHART: Final = "helm/session-aggregator"
+
+
+def first() -> dict[str, str]:
+    """What follows from code and from hand-written files: the chart is made of it."""
+    made = {f"{CHART}/values.schema.json": _json(values_schema.schema())}
+    made |= {
+        # A chart can only hold what lies in its own folder.
+        f"{CHART}/files/prometheus/{path.name}": path.read_text()
+        for path in sorted((DEPLOY / "prometheus" / "rules").glob("*.yaml"))
+    }
+    return made
+
+
+def second(helm: Path) -> dict[str, str]:
+    """What is rendered from the chart."""
+    return {f"kustomize/{path}": text for path, text in kustomize.files(helm, DEPLOY / CHART).items()}
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2) + "\n"
