@@ -23,6 +23,7 @@ from aggregator.telemetry import (
     RejectLog,
     SpanOutcome,
     Stage,
+    StartReason,
     configure_logging,
     get_logger,
 )
@@ -78,6 +79,8 @@ CATALOGUE = {
     "close_delay_seconds_count": set(),
     "consumer_lag_records": {"topic", "partition"},
     "watermark_lag_seconds": {"topic", "partition"},
+    "watermark_timestamp_seconds": {"topic", "partition"},
+    "partition_starts_total": {"reason"},
     "open_sessions": set(),
     "redis_retries_total": set(),
     "trace_conflicts_total": set(),
@@ -89,7 +92,7 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
 ) -> None:
     metrics.records("otlp_spans", RecordOutcome.APPLIED, 3)
     metrics.ignored([("cost", "negative"), ("cost", "negative")])
-    metrics.partition_lag("otlp_spans", 1, records=7, watermark_s=1.5)
+    metrics.partition_lag("otlp_spans", 1, records=7, watermark_ms=10_000, now_ms=11_500)
     text = generate_latest(registry).decode()
     samples = {
         sample.name: set(sample.labels)
@@ -154,13 +157,27 @@ def test_a_stage_is_timed_also_when_it_fails(registry: CollectorRegistry, metric
 
 
 def test_a_partition_that_left_is_shown_no_longer(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.partition_lag("a", 0, records=1, watermark_s=None)
-    metrics.partition_lag("a", 1, records=2, watermark_s=3.0)
+    metrics.partition_lag("a", 0, records=1, watermark_ms=None, now_ms=5_000)
+    metrics.partition_lag("a", 1, records=2, watermark_ms=2_000, now_ms=5_000)
     metrics.forget_partition("a", 1)
     metrics.forget_partition("a", 9)
     assert registry.get_sample_value("aggregator_consumer_lag_records", {"topic": "a", "partition": "0"}) == 1
     assert registry.get_sample_value("aggregator_consumer_lag_records", {"topic": "a", "partition": "1"}) is None
-    assert registry.get_sample_value("aggregator_watermark_lag_seconds", {"topic": "a", "partition": "1"}) is None
+    for name in ("watermark_lag_seconds", "watermark_timestamp_seconds"):
+        assert registry.get_sample_value(f"aggregator_{name}", {"topic": "a", "partition": "1"}) is None
+
+
+def test_a_watermark_is_shown_as_an_age_and_as_a_time(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.partition_lag("a", 1, records=2, watermark_ms=2_000, now_ms=5_000)
+    where = {"topic": "a", "partition": "1"}
+    assert registry.get_sample_value("aggregator_watermark_lag_seconds", where) == 3
+    assert registry.get_sample_value("aggregator_watermark_timestamp_seconds", where) == 2
+
+
+def test_starts_are_counted_by_reason(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.partition_started(StartReason.STATE_LOST)
+    assert registry.get_sample_value("aggregator_partition_starts_total", {"reason": "state_lost"}) == 1
+    assert registry.get_sample_value("aggregator_partition_starts_total", {"reason": "committed"}) == 0
 
 
 def test_two_sets_of_metrics_live_side_by_side(ticks: Ticks) -> None:

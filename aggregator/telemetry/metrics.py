@@ -38,6 +38,7 @@ from aggregator.telemetry.labels import (
     RejectReason,
     SpanOutcome,
     Stage,
+    StartReason,
     known,
 )
 
@@ -110,6 +111,11 @@ class Metrics:
         self._close_delay = histogram("close_delay_seconds", "From due to published", _CLOSE_DELAY_BUCKETS_S)
         self._consumer_lag = gauge("consumer_lag_records", "Records not applied yet", "topic", "partition")
         self._watermark_lag = gauge("watermark_lag_seconds", "Age of the watermark", "topic", "partition")
+        # A time, not an age: an age would stand still while nothing is applied, just when it matters.
+        self._watermark = gauge("watermark_timestamp_seconds", "The watermark, as Unix time", "topic", "partition")
+        self._starts = counter(
+            "partition_starts", "Partitions begun, by why they are read from where they are", "reason"
+        )
         self._open_sessions = gauge("open_sessions", "Sessions in the shards that this worker owns")
         self._redis_retries = counter("redis_retries", "Calls to Redis that were repeated")
         self._conflicts = counter("trace_conflicts", "Trace states that another worker had changed meanwhile")
@@ -128,6 +134,8 @@ class Metrics:
             self._spans.labels(span_outcome)
         for close_reason in CloseReason:
             self._closed.labels(close_reason)
+        for start_reason in StartReason:
+            self._starts.labels(start_reason)
         for reject_reason in RejectReason:
             self._dead_letters.labels(reject_reason)
         self._stages = {stage: self._stage.labels(stage) for stage in Stage}
@@ -164,15 +172,20 @@ class Metrics:
         """Count calls to Redis that were repeated."""
         self._redis_retries.inc(count)
 
-    def partition_lag(self, topic: str, partition: int, *, records: int, watermark_s: float | None) -> None:
-        """Show how far behind a partition is; `watermark_s` is None where it has no watermark yet."""
+    def partition_started(self, reason: StartReason) -> None:
+        """Count a partition that is read from somewhere from now on."""
+        self._starts.labels(reason).inc()
+
+    def partition_lag(self, topic: str, partition: int, *, records: int, watermark_ms: int | None, now_ms: int) -> None:
+        """Show how far behind a partition is; `watermark_ms` is None where it has no watermark yet."""
         self._consumer_lag.labels(topic, str(partition)).set(records)
-        if watermark_s is not None:
-            self._watermark_lag.labels(topic, str(partition)).set(watermark_s)
+        if watermark_ms is not None:
+            self._watermark_lag.labels(topic, str(partition)).set(max(0, now_ms - watermark_ms) / 1000)
+            self._watermark.labels(topic, str(partition)).set(watermark_ms / 1000)
 
     def forget_partition(self, topic: str, partition: int) -> None:
         """Show a partition no longer: another worker reports it now."""
-        for gauge in (self._consumer_lag, self._watermark_lag):
+        for gauge in (self._consumer_lag, self._watermark_lag, self._watermark):
             with suppress(KeyError):  # never shown
                 gauge.remove(topic, str(partition))
 

@@ -13,7 +13,12 @@ from pydantic import BaseModel
 from aggregator.settings import Settings
 
 # The chart decides these: probes and scrapers come from outside the pod, and certificates are mounted through `tls`.
-_NOT_IN_VALUES: Final = {("http", "host"), ("kafka", "ssl_ca_file"), ("kafka", "ssl_cert_file"), ("kafka", "ssl_key_file")}
+_NOT_IN_VALUES: Final = {
+    ("http", "host"),
+    ("kafka", "ssl_ca_file"),
+    ("kafka", "ssl_cert_file"),
+    ("kafka", "ssl_key_file"),
+}
 # What the chart itself reads.
 _REQUIRED: Final = {
     "kafka": ["bootstrap_servers", "topics", "group_id"],

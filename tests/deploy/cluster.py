@@ -120,8 +120,18 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     etcd: list[str | Path] = [
         program("etcd"),
         *("--name", "it", "--data-dir", folder / "etcd", "--unsafe-no-fsync", "--log-level", "error"),
-        *("--listen-client-urls", f"http://{LOCALHOST}:{store}", "--advertise-client-urls", f"http://{LOCALHOST}:{store}"),
-        *("--listen-peer-urls", f"http://{LOCALHOST}:{peer}", "--initial-advertise-peer-urls", f"http://{LOCALHOST}:{peer}"),
+        *(
+            "--listen-client-urls",
+            f"http://{LOCALHOST}:{store}",
+            "--advertise-client-urls",
+            f"http://{LOCALHOST}:{store}",
+        ),
+        *(
+            "--listen-peer-urls",
+            f"http://{LOCALHOST}:{peer}",
+            "--initial-advertise-peer-urls",
+            f"http://{LOCALHOST}:{peer}",
+        ),
         *("--initial-cluster", f"it=http://{LOCALHOST}:{peer}"),
     ]
     apiserver: list[str | Path] = [
