@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.generate import kustomize, values_schema
+from deploy.generate import kustomize, slo, values_schema
 
 DEPLOY: Final = Path(__file__).parents[1]
 CHART: Final = "helm/session-aggregator"
@@ -14,12 +14,11 @@ CHART: Final = "helm/session-aggregator"
 
 def first() -> dict[str, str]:
     """What follows from code and from hand-written files: the chart is made of it."""
+    rules = {"alerts.yaml": (DEPLOY / "prometheus/rules/alerts.yaml").read_text(), "slo.yaml": slo.rules()}
     made = {f"{CHART}/values.schema.json": _json(values_schema.schema())}
-    made |= {
-        # A chart can only hold what lies in its own folder.
-        f"{CHART}/files/prometheus/{path.name}": path.read_text()
-        for path in sorted((DEPLOY / "prometheus" / "rules").glob("*.yaml"))
-    }
+    made["prometheus/rules/slo.yaml"] = rules["slo.yaml"]
+    # A chart can only hold what lies in its own folder.
+    made |= {f"{CHART}/files/prometheus/{name}": text for name, text in rules.items()}
     return made
 
 

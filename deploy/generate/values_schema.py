@@ -149,6 +149,7 @@ def _chart() -> dict[str, Any]:
                 "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
                 "labels": _TEXTS,
                 "rules": _YES_OR_NO,
+                "runbook": {"type": "string", "minLength": 1},
                 "dashboards": _YES_OR_NO,
                 "dashboardLabels": _TEXTS,
             }
