@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import aggregator
+from aggregator.core.model import Counts, SessionRef, SessionRollup
 from aggregator.telemetry import (
     Event,
     Metrics,
@@ -104,18 +105,42 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
     assert "_created" not in text
 
 
+def closed(*, started_us: int, ended_us: int, counts: Counts) -> SessionRollup:
+    return SessionRollup(
+        ref=SessionRef(project="p", session_id="s"),
+        revision=1,
+        close_reason="idle",
+        opened_ms=0,
+        started_us=started_us,
+        ended_us=ended_us,
+        counts=counts,
+        users=[],
+        services=[],
+        models={},
+        trace_entries=[],
+        truncated=False,
+    )
+
+
 def test_counts_arrive_under_their_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.spans({SpanOutcome.MERGED: 5, SpanOutcome.DROPPED: 1})
     metrics.spans({SpanOutcome.MERGED: 6})
     metrics.sessions(opened=2, reopened=1)
     metrics.ignored([("cost", "negative"), ("usage", "invalid"), ("cost", "negative")])
-    metrics.session_closed("idle", 2)
+    metrics.session_closed(closed(started_us=1_000_000, ended_us=21_000_000, counts=Counts(prompt_tokens=900)))
+    metrics.session_closed(
+        closed(started_us=0, ended_us=0, counts=Counts(cost_whole_usd=2, cost_rest_nano=500_000_000))
+    )
     metrics.summary_published(2_000, 0.3)
     assert registry.get_sample_value("aggregator_spans_total", {"outcome": "merged"}) == 11
     assert registry.get_sample_value("aggregator_spans_total", {"outcome": "too_late"}) == 0
     assert registry.get_sample_value("aggregator_sessions_closed_total", {"reason": "idle"}) == 2
     assert registry.get_sample_value("aggregator_sessions_opened_total") == 2
     assert registry.get_sample_value("aggregator_sessions_reopened_total") == 1
+    sums = {name: registry.get_sample_value(f"aggregator_session_{name}_sum") for name in ("tokens", "cost_usd")}
+    assert sums == {"tokens": 900, "cost_usd": 2.5}
+    assert registry.get_sample_value("aggregator_session_duration_seconds_sum") == 20
+    assert registry.get_sample_value("aggregator_session_duration_seconds_count") == 1  # of one no time is known
     negative_costs = {"field": "cost", "reason": "negative"}
     assert registry.get_sample_value("aggregator_ignored_values_total", negative_costs) == 2
     assert registry.get_sample_value("aggregator_summary_bytes_bucket", {"le": "2048.0"}) == 1

@@ -30,6 +30,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from aggregator.core import model
+from aggregator.core.model import SessionRollup
 from aggregator.telemetry.labels import (
     CloseReason,
     IgnoredField,
@@ -45,6 +46,9 @@ from aggregator.telemetry.labels import (
 _STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _END_TO_END_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 3600)
 _CLOSE_DELAY_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 300, 900, 3600)
+_DURATION_BUCKETS_S: Final = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400)
+_TOKEN_BUCKETS: Final = (0, 100, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 10_000_000)
+_COST_BUCKETS_USD: Final = (0, 0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100)
 _SUMMARY_BUCKETS_BYTES: Final = tuple(2**power for power in range(10, 23))
 
 
@@ -97,6 +101,10 @@ class Metrics:
         self._opened = counter("sessions_opened", "Sessions whose key was made")
         self._reopened = counter("sessions_reopened", "Closing or closed sessions that became active again")
         self._closed = counter("sessions_closed", "Sessions settled", "reason")
+        # Each time a session closes, its figures as they stand then: one that comes back is seen again, grown.
+        self._duration = histogram("session_duration_seconds", "Duration of a closing session", _DURATION_BUCKETS_S)
+        self._tokens = histogram("session_tokens", "Total tokens of a closing session", _TOKEN_BUCKETS)
+        self._cost = histogram("session_cost_usd", "Cost of a closing session", _COST_BUCKETS_USD)
         self._published = counter("summaries_published", "Summaries acknowledged by the broker")
         self._summary_bytes = histogram("summary_bytes", "Size of a summary", _SUMMARY_BUCKETS_BYTES)
         self._dead_letters = counter("dead_letters", "Records sent to the dead-letter topic", "reason")
@@ -196,9 +204,13 @@ class Metrics:
         self._opened.inc(opened)
         self._reopened.inc(reopened)
 
-    def session_closed(self, reason: str, count: int = 1) -> None:
-        """Count settled sessions; `reason` is one of `CloseReason`."""
-        self._closed.labels(CloseReason(reason)).inc(count)
+    def session_closed(self, session: SessionRollup) -> None:
+        """Count a settled session, and observe its figures."""
+        self._closed.labels(CloseReason(session.close_reason)).inc()
+        if session.started_us and session.ended_us:  # else no valid time is known
+            self._duration.observe(max(session.ended_us - session.started_us, 0) / 1_000_000)
+        self._tokens.observe(session.counts.prompt_tokens + session.counts.completion_tokens)
+        self._cost.observe(session.counts.cost_whole_usd + session.counts.cost_rest_nano / 1_000_000_000)
 
     def summary_published(self, size_bytes: int, delay_s: float) -> None:
         """Count a summary that the broker has acknowledged, `delay_s` after its session fell due."""

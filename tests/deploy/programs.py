@@ -24,6 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = ROOT / ".cache" / "deploy"
 _GO: Final = Path(__file__).parent / "go"
 _STRIMZI: Final = Path(__file__).parent / "strimzi" / "pom.xml"
+_JMX: Final = Path(__file__).parent / "jmx" / "pom.xml"
 
 KUBERNETES: Final = ("1.33.13", "1.35.4", "1.37.2")
 """The versions of Kubernetes whose schemas manifests must fit."""
@@ -98,17 +99,31 @@ def crds() -> list[dict[str, Any]]:
 
 def _strimzi_crd() -> Path:
     """Strimzi publishes its CRDs in no package, but the program that makes them."""
-    pinned = hashlib.sha256(_STRIMZI.read_bytes()).hexdigest()[:16]
-    made = CACHE / f"strimzi-{pinned}" / "kafkatopics.yaml"
+    jars = _jars(_STRIMZI)
+    made = jars / "kafkatopics.yaml"
     if not made.exists():
-        jars = made.parent / "jars"
-        command = ["mvn", "-q", "-B", "-f", _STRIMZI, "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-        run(_gently(command))
         fresh = made.with_name(f"kafkatopics.{os.getpid()}")
         kind = f"io.strimzi.api.kafka.model.topic.KafkaTopic={fresh}"
         run(["java", "-cp", f"{jars}/*", "io.strimzi.crdgenerator.CrdGenerator", "--yaml", kind])
         fresh.rename(made)
     return made
+
+
+def jmx_exporter() -> Path:
+    """The Java agent that shows a broker's metrics to Prometheus."""
+    (found,) = _jars(_JMX).glob("jmx_prometheus_javaagent-*.jar")
+    return found
+
+
+def _jars(pom: Path) -> Path:
+    """A folder with the jars of a pom, fetched once."""
+    pinned = hashlib.sha256(pom.read_bytes()).hexdigest()[:16]
+    folder = CACHE / f"{pom.parent.name}-{pinned}"
+    if not folder.is_dir():
+        fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+        run(_gently(["mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]))
+        fresh.rename(folder)
+    return folder
 
 
 def compose_schema() -> Mapping[str, Any]:
@@ -155,6 +170,7 @@ def main() -> None:
     for version in KUBERNETES:
         _say(f"schemas of Kubernetes {version}: {kubernetes_schemas(version)}")
     compose_schema()
+    jmx_exporter()
 
 
 if __name__ == "__main__":

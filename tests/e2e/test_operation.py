@@ -46,6 +46,9 @@ COUNTERS: Final = {
     "end_to_end_seconds_count": set(),
     "close_delay_seconds_count": set(),
     "summary_bytes_count": set(),
+    "session_duration_seconds_count": set(),
+    "session_tokens_count": set(),
+    "session_cost_usd_count": set(),
 }
 """What dashboards rely on, with the labels of each."""
 
