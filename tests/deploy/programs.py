@@ -24,6 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = ROOT / ".cache" / "deploy"
 _GO: Final = Path(__file__).parent / "go"
 _STRIMZI: Final = Path(__file__).parent / "strimzi" / "pom.xml"
+_KAFKA_TOOLS: Final = Path(__file__).parent / "kafka_tools" / "pom.xml"
 _JMX: Final = Path(__file__).parent / "jmx" / "pom.xml"
 
 KUBERNETES: Final = ("1.33.13", "1.35.4", "1.37.2")
@@ -115,6 +116,11 @@ def jmx_exporter() -> Path:
     return found
 
 
+def kafka_tools() -> Path:
+    """The folder with the jars of Kafka's command-line tools."""
+    return _jars(_KAFKA_TOOLS)
+
+
 def _jars(pom: Path) -> Path:
     """A folder with the jars of a pom, fetched once."""
     pinned = hashlib.sha256(pom.read_bytes()).hexdigest()[:16]
@@ -171,6 +177,7 @@ def main() -> None:
         _say(f"schemas of Kubernetes {version}: {kubernetes_schemas(version)}")
     compose_schema()
     jmx_exporter()
+    kafka_tools()
 
 
 if __name__ == "__main__":
