@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from aggregator.settings import Settings
 
@@ -48,9 +48,7 @@ def _settings() -> tuple[dict[str, Any], dict[str, Any]]:
     plain: dict[str, Any] = {}
     secret: dict[str, Any] = {}
     for group, field in Settings.model_fields.items():
-        kind = field.annotation
-        assert isinstance(kind, type) and issubclass(kind, BaseModel)
-        made = kind.model_json_schema()
+        made = TypeAdapter(field.annotation).json_schema()
         values, secrets = {}, {}
         for name, described in made["properties"].items():
             value = _value(described, made.get("$defs", {}))

@@ -96,7 +96,7 @@ def _running(name: str, command: list[str | Path], folder: Path, url: str) -> It
     child = ChildProcess(name, [str(part) for part in command], log_path=folder / f"{name}.log")
     try:
         deadline = time.monotonic() + START_S
-        unchecked = ssl._create_unverified_context()  # the certificate is only being made
+        unchecked = ssl._create_unverified_context()  # noqa: S323 - the certificate is only being made
         while True:
             try:
                 with urllib.request.urlopen(url, context=unchecked, timeout=5):  # noqa: S310 - our own server

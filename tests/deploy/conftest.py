@@ -1,4 +1,4 @@
-"""What the checks of `deploy/` share; `make deploy-check` runs them, plain `make test` does not (see pyproject.toml)."""
+"""What the checks of `deploy/` share; `make deploy-check` runs them, `make test` does not (see pyproject.toml)."""
 
 from __future__ import annotations
 

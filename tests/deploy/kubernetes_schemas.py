@@ -35,7 +35,7 @@ def write(swagger: Mapping[str, Any], crds: Iterable[Mapping[str, Any]], folder:
 
 
 def _file(folder: Path, kind: str, group: str, version: str) -> Path:
-    # kubeconform takes what stands before the slash of an apiVersion for the group, and for the core that is its version.
+    # kubeconform takes what stands before the slash of an apiVersion for the group: of the core that is the version.
     return folder / f"{kind.lower()}-{group or version}-{version}.json"
 
 

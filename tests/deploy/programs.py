@@ -54,10 +54,10 @@ _PROGRAMS: Final = {
 def run(command: Sequence[str | Path], *, seconds: float = 600, **options: Any) -> str:
     """The standard output of a program that must succeed; else an error with all that it said."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, **options)
+    out: str = done.stdout
     if done.returncode:
-        said = f"{done.stdout}{done.stderr}".strip()
-        raise AssertionError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{said}")
-    return done.stdout
+        raise AssertionError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{out}{done.stderr}".strip())
+    return out
 
 
 def program(name: str) -> Path:
@@ -69,7 +69,7 @@ def program(name: str) -> Path:
     if not built.exists():
         _say(f"building {name}")
         fresh = built.with_name(f"{name}.{os.getpid()}")  # a run that is cut short leaves nothing half made
-        build = ["go", "build", "-trimpath", f"-ldflags=-s -w {_stamp(folder)}", "-o", fresh, package]
+        build: list[str | Path] = ["go", "build", "-trimpath", f"-ldflags=-s -w {_stamp(folder)}", "-o", fresh, package]
         run(_gently(build), seconds=3600, cwd=folder, env=_go_environment())
         fresh.rename(built)
     return built

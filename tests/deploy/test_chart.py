@@ -90,7 +90,7 @@ def template(
     """What the chart renders to with these values over its own."""
     path = folder / "values.yaml"
     path.write_text(yaml.safe_dump(dict(values)))
-    command = [program("helm"), "template", "session-aggregator", CHART, "--namespace", "sessions"]
+    command: list[str | Path] = [program("helm"), "template", "session-aggregator", CHART, "--namespace", "sessions"]
     text = run([*command, "--kube-version", version, "--values", path, *options])
     return [part for part in yaml.safe_load_all(text) if part]
 
@@ -103,7 +103,16 @@ def of_kind(kind: str, parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def assert_valid(parts: Sequence[Mapping[str, Any]], version: str) -> None:
     """kubeconform finds a schema for each, strict ones, and nothing against any."""
     location = f"{kubernetes_schemas(version)}/{LOCATION}"
-    command = [program("kubeconform"), "-strict", "-summary", "-output", "json", "-schema-location", location, "-"]
+    command: list[str | Path] = [
+        program("kubeconform"),
+        "-strict",
+        "-summary",
+        "-output",
+        "json",
+        "-schema-location",
+        location,
+        "-",
+    ]
     said = run(command, input=yaml.safe_dump_all(list(parts)))
     assert json.loads(said)["summary"] == {"valid": len(parts), "invalid": 0, "errors": 0, "skipped": 0}
 
@@ -222,7 +231,16 @@ WRONG: Final[Sequence[tuple[Mapping[str, Any], str]]] = [
 def test_a_wrong_value_is_named(values: Mapping[str, Any], sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump(dict(values)))
-    command = [program("helm"), "template", "x", CHART, "--kube-version", KUBERNETES[0], "--values", path]
+    command: list[str | Path] = [
+        program("helm"),
+        "template",
+        "x",
+        CHART,
+        "--kube-version",
+        KUBERNETES[0],
+        "--values",
+        path,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert sentence in done.stderr

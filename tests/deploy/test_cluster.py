@@ -124,8 +124,8 @@ def test_from_install_to_uninstall(server: Cluster, tmp_path: Path) -> None:
     assert settings(server)["AGGREGATOR_SESSION__IDLE_TIMEOUT_S"] == "900"
     assert server.get(MADE[0])["spec"]["template"]["metadata"]["annotations"]["checksum/settings"] != before
 
+    wrong = {**ALL, "settings": {"session": {"idle_timeout_s": "soon"}}}
     with pytest.raises(AssertionError, match="at '/settings/session/idle_timeout_s': got string, want number"):
-        wrong = {**ALL, "settings": {"session": {"idle_timeout_s": "soon"}}}
         server.helm("upgrade", RELEASE, CHART, *values(tmp_path, wrong))
     assert settings(server)["AGGREGATOR_SESSION__IDLE_TIMEOUT_S"] == "900"
 

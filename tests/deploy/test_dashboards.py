@@ -10,7 +10,7 @@ import shutil
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -137,7 +137,7 @@ async def _load(made: Pipeline) -> None:
     while time.monotonic() < ends_s:
         number += 1
         now_ms = round(time.time() * 1000)
-        usage = {"openinference.span.kind": "LLM", "llm.token_count.prompt": 7, "llm.cost.total": 0.5}
+        usage: dict[str, Any] = {"openinference.span.kind": "LLM", "llm.token_count.prompt": 7, "llm.cost.total": 0.5}
         spans = [
             record(
                 [span(1, {"session.id": f"s{number % 20}"} | usage, trace=10 * number, start=now_ms, end=now_ms + 5)]
