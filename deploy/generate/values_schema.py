@@ -6,9 +6,9 @@ So a setting that is misspelt or out of bounds in `values.yaml` fails at `helm i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
 from aggregator.settings import Settings
 
@@ -48,7 +48,7 @@ def _settings() -> tuple[dict[str, Any], dict[str, Any]]:
     plain: dict[str, Any] = {}
     secret: dict[str, Any] = {}
     for group, field in Settings.model_fields.items():
-        made = TypeAdapter(field.annotation).json_schema()
+        made = cast("type[BaseModel]", field.annotation).model_json_schema()
         values, secrets = {}, {}
         for name, described in made["properties"].items():
             value = _value(described, made.get("$defs", {}))
