@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -297,6 +298,42 @@ def test_every_component_is_valid_over_the_base(component: str, tmp_path: Path) 
         assert_valid(parts, version)
 
 
-def test_no_manifest_names_a_latest_image() -> None:
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "deploy/README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_values_that_the_readme_shows_are_valid(tmp_path: Path) -> None:
+    plain, secure, _ = examples("yaml")
+    for values in (plain, secure):
+        assert_valid(template(yaml.safe_load(values), tmp_path), KUBERNETES[0])
+
+
+def test_the_kustomization_that_the_readme_shows_builds(tmp_path: Path) -> None:
+    *_, text = examples("yaml")
+    above = os.path.relpath(ROOT, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("deploy/kustomize", f"{above}/deploy/kustomize"))
+    parts = built(tmp_path)
+    assert_valid(parts, KUBERNETES[0])
+    data = of_kind("ConfigMap", parts)["data"]
+    assert data["AGGREGATOR_REDIS__URL"] == "redis://redis.redis:6379/0"
+    assert data["AGGREGATOR_HTTP__PORT"] == "9464"
+    (container,) = of_kind("Deployment", parts)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/session-aggregator:0.1.0"
+
+
+def test_the_topic_that_the_readme_creates_is_the_chart_s(tmp_path: Path) -> None:
+    (command,) = (text for text in examples("") if text.startswith("kafka-topics.sh"))
+    topics = template({"strimzi": {"enabled": True, "cluster": "kafka"}}, tmp_path)
+    (spec,) = (part["spec"] for part in topics if part.get("spec", {}).get("topicName") == "otlp_spans")
+    assert dict(re.findall(r"--config (\S+?)=(\S+)", command)) == {k: str(v) for k, v in spec["config"].items()}
+    assert f"--partitions {spec['partitions']} --replication-factor {spec['replicas']}" in command
+
+
+def test_all_say_the_same_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
     text = (KUSTOMIZE / "base/manifests.yaml").read_text()
-    assert re.findall(r"image: (\S+)", text) == ["session-aggregator:0.1.0"]
+    assert re.findall(r"image: (\S+)", text) == [f"session-aggregator:{version}"]
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    assert compose["services"]["session-aggregator"]["image"] == f"session-aggregator:{version}"
