@@ -126,7 +126,7 @@ async def _prometheus(folder: Path, targets: dict[str, int], stack: AsyncExitSta
             return False
         return len(found["result"]) == len(targets)
 
-    await until("Prometheus has reached all targets", look)
+    await until("Prometheus has reached all targets", look, timeout_s=90)
     return port
 
 
