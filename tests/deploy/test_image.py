@@ -29,6 +29,8 @@ MOST_BYTES: Final = 230_000_000
 LOCK: Final[dict[str, Any]] = tomllib.loads((ROOT / "uv.lock").read_text())
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+_UV: Final = [str(ROOT / ".venv/bin/python"), "-m", "uv"]
+
 pytestmark = pytest.mark.timeout(1200)  # the first build fetches Debian
 
 
@@ -43,6 +45,22 @@ def test_what_the_dockerfile_repeats_is_what_the_project_says() -> None:
     assert arguments["UV_VERSION"] == makefile["UV_VERSION"]
     assert arguments["VERSION"] == PROJECT["project"]["version"]
     assert set(PROJECT["dependency-groups"]["build"]) == set(PROJECT["build-system"]["requires"])
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+def test_both_processors_can_be_built_for(processor: str) -> None:
+    """The image takes wheels only (`--no-build`), for Debian's Python 3.13 and glibc."""
+    export = [*_UV, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--no-hashes", "--no-annotate"]
+    lines = [line for line in run(export, cwd=ROOT).splitlines() if not re.search("#|win32|== 'emscripten'", line)]
+    needed = {line.partition("==")[0] for line in lines}
+    assert len(needed) > 30
+    fits = re.compile(
+        rf".*-(py3|py2\.py3|cp313)-(none|cp313|abi3)-(any|manylinux\S*_{processor})\.whl|.*-cp3\d+-abi3-manylinux\S*_{processor}\.whl"
+    )
+    wheels = {part["name"]: [wheel["url"] for wheel in part.get("wheels", [])] for part in LOCK["package"]}
+    assert [name for name in sorted(needed) if not any(fits.fullmatch(url) for url in wheels[name])] == []
+    text = (ROOT / "Dockerfile").read_text()
+    assert not re.search("amd64|x86|arm64|aarch64", re.sub("^#.*$", "", text, flags=re.MULTILINE))
 
 
 def test_it_says_how_it_is_to_be_run(image: Image) -> None:
