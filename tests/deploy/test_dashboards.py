@@ -110,7 +110,12 @@ async def _prometheus(folder: Path, targets: dict[str, int], stack: AsyncExitSta
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES / "*.yaml")],
         "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [f"{LOCALHOST}:{where}"]}]}
+            # A broker has thousands of beans to look through, which takes a busy machine seconds.
+            {
+                "job_name": job,
+                "static_configs": [{"targets": [f"{LOCALHOST}:{where}"]}],
+                "scrape_interval": "5s" if job == "kafka" else "1s",
+            }
             for job, where in targets.items()
         ],
     }
@@ -167,7 +172,7 @@ JOBS: Final = {"overview": "session-aggregator", "sessions": "session-aggregator
 @pytest.mark.parametrize(("board", "panel", "query"), list(queries()), ids=[f"{b}-{p}" for b, p, _ in queries()])
 def test_every_panel_has_data(loaded: Prometheus, board: str, panel: str, query: str) -> None:
     assert '{job="$job"' in query, "another job's series would be mixed in"
-    assert loaded.values(query.replace("$job", JOBS[board]).replace("$__rate_interval", "10s")), panel
+    assert loaded.values(query.replace("$job", JOBS[board]).replace("$__rate_interval", "15s")), panel
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
