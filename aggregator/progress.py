@@ -8,27 +8,15 @@ partition is read again from the earlier place, which is safe because spans coun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import NamedTuple
 
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Partition
 from aggregator.ports import Applied, Clock, PartitionHead, Progress, Source
 from aggregator.retry import Retrying
-from aggregator.telemetry import Event, Metrics, get_logger
+from aggregator.telemetry import Event, Metrics, StartReason, get_logger
 
 log = get_logger()
-
-
-class StartReason(StrEnum):
-    """Why a partition is read from where it is."""
-
-    FIRST = "first"  # neither Kafka nor Redis knows the partition
-    COMMITTED = "committed"  # the usual: what was committed
-    APPLIED = "applied"  # nothing was committed yet, and Redis knows how far it came
-    REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
-    STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
-    LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
 
 
 class Start(NamedTuple):
@@ -177,6 +165,7 @@ class PartitionProgress:
         self._owned[partition] = owned
         self._source.seek(partition, start.offset)
         self.unstarted.discard(partition)
+        self._metrics.partition_started(start.reason)
         usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED, StartReason.APPLIED)
         (log.info if usual else log.warning)(
             Event.PARTITION_STARTED,
@@ -261,5 +250,6 @@ class PartitionProgress:
                 partition.topic,
                 partition.number,
                 records=max(0, head.end_offset - next_offset),
-                watermark_s=max(0, self._clock.now_ms() - watermark_ms) / 1000 if watermark_ms else None,
+                watermark_ms=watermark_ms or None,
+                now_ms=self._clock.now_ms(),
             )

@@ -120,9 +120,9 @@ class FakeSession:
         models: dict[str, list[int]] = {}
         for trace in self.shown:
             for name, figures in trace.models.items():
-                models[name] = [a + b for a, b in zip(models.get(name, [0] * 6), figures, strict=True)]
+                models[name] = [a + b for a, b in zip(models.get(name, [0] * 8), figures, strict=True)]
         for figures in models.values():
-            figures[4:] = divmod(figures[4] * NANO + figures[5], NANO)
+            figures[4:6] = divmod(figures[4] * NANO + figures[5], NANO)
         return {name: figures for name, figures in models.items() if any(figures)}
 
     @property
@@ -279,12 +279,7 @@ class FakeSessionStore:
 
 def rollup(ref: SessionRef, session: FakeSession) -> SessionRollup:
     """The session as a claim reads it."""
-    entries = []
-    for trace in session.traces.values():
-        if trace.counts.trace_count:
-            entry = json.loads(trace.entry)
-            del entry["_"]
-            entries.append(entry)
+    entries = [json.loads(trace.entry) for trace in session.traces.values() if trace.counts.trace_count]
     return SessionRollup(
         ref=ref,
         revision=session.revision,

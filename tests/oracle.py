@@ -153,7 +153,9 @@ def expected_session(project: str, session_id: str, traces: Sequence[TraceFigure
         "tokens": token_fields(ordered),
         "llm_span_tokens": llm_span_token_fields(ordered),
         "cost_usd": dollars(sum(trace.cost_nano for trace in ordered)),
-        "cost_source": cost_source(ordered),
+        "cost_source": source_of(
+            sum(trace.reported_costs for trace in ordered), sum(trace.priced_costs for trace in ordered)
+        ),
         "unpriced_calls": sum(trace.unpriced_calls for trace in ordered),
         "models": {name: model_fields(model) for name, model in models.items()},
         "services": sorted({service for trace in ordered for service in trace.services})[:MOST_SERVICES],
@@ -163,6 +165,7 @@ def expected_session(project: str, session_id: str, traces: Sequence[TraceFigure
             "wrapper_usage_traces": sum(trace.wrapper_usage for trace in ordered),
             "nested_llm_traces": sum(trace.nested_llm for trace in ordered),
             "missing_root_traces": sum(trace.missing_root for trace in ordered),
+            "repeated_call_traces": repeated_call_traces(ordered),
         },
         "truncated": False,
     }
@@ -245,9 +248,8 @@ def llm_span_token_fields(traces: Sequence[TraceFigures]) -> dict[str, int]:
     return {"prompt": prompt, "completion": completion, "total": prompt + completion}
 
 
-def cost_source(traces: Sequence[TraceFigures]) -> str:
-    reported = any(trace.reported_costs for trace in traces)
-    priced_some = any(trace.priced_costs for trace in traces)
+def source_of(reported: int, priced_some: int) -> str:
+    """Says where a cost is from, by how many spans added one of each kind."""
     if reported and priced_some:
         return "mixed"
     return "reported" if reported else "priced" if priced_some else "none"
@@ -260,6 +262,7 @@ def model_fields(model: ModelFigures) -> dict[str, object]:
         "completion": model.completion,
         "embedding": model.embedding,
         "cost_usd": dollars(model.cost_nano),
+        "cost_source": source_of(model.reported_costs, model.priced_costs),
     }
 
 
@@ -272,6 +275,7 @@ def trace_entry(trace: TraceFigures) -> dict[str, object]:
         "error_count": trace.error_count,
         "tokens": token_fields([trace]),
         "cost_usd": dollars(trace.cost_nano),
+        "cost_source": source_of(trace.reported_costs, trace.priced_costs),
     }
 
 
@@ -312,6 +316,8 @@ def models_hash_of(models: Mapping[str, ModelFigures]) -> dict[str, int]:
         fields[f"{name}:completion_tokens"] = model.completion
         fields[f"{name}:embedding_tokens"] = model.embedding
         fields[f"{name}:cost_nano_usd"] = model.cost_nano
+        fields[f"{name}:reported_costs"] = model.reported_costs
+        fields[f"{name}:priced_costs"] = model.priced_costs
     return fields
 
 

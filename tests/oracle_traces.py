@@ -336,7 +336,8 @@ def add_usage(figures: TraceFigures, tree: Tree, counted: Counted, price: Price)
         if not counts and cost is None:
             continue
         model = figures.models.setdefault(span.model or "unknown", ModelFigures())
-        model.reported_costs += cost is not None
+        # A cost of 0 without a call adds nothing to its model.
+        model.reported_costs += cost is not None and (counts or cost > 0)
         if counts:
             cache_read, cache_write, reasoning = details(tree, counted, span)
             if span.usage.prompt + span.usage.completion > 0:

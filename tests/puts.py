@@ -33,7 +33,7 @@ def read_put(put: TracePut) -> ReadPut:
     values = list(unpacker)
     trace_id, version, changed_ms, first, started_us, ended_us, use, model_count = values[:8]
     counts, rest = values[8 : 8 + len(Counts())], values[8 + len(Counts()) :]
-    models = {rest[at]: rest[at + 1 : at + 7] for at in range(0, len(rest), 7)}
+    models = {rest[at]: rest[at + 1 : at + 9] for at in range(0, len(rest), 9)}
     assert len(models) == model_count
     private = json.loads(put.entry)["_"]
     users = [FirstUse(private[2] + start, span_id, user) for start, span_id, user in private[6]]
@@ -41,7 +41,8 @@ def read_put(put: TracePut) -> ReadPut:
     assert (private[0] << 32) + private[1] == version == put.version
     assert (private[2], private[2] // 1000 + private[3], private[2] + private[4]) == (started_us, changed_ms, ended_us)
     assert [n for count in private[5] for n in ([0] * -count if count < 0 else [count])] == counts
-    assert (private[8], put.changed_ms, put.trace_id.hex()) == (models, changed_ms, trace_id)
+    stored = {name: [*figures, 0, 0][:8] for name, figures in private[8].items()}
+    assert (stored, put.changed_ms, put.trace_id.hex()) == (models, changed_ms, trace_id)
     assert put.shown == (counts[0] > 0)
     return ReadPut(
         trace_id=trace_id,

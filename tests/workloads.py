@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.builders import BASE_MS, Value, joined, record, span
+from tests.oracle_tables import REASONING_IN_TOTAL_SCOPES
 from tests.workload_attributes import (
     CLASS_ATTRIBUTES,
     FAMILIES,
@@ -238,7 +239,11 @@ class _Writer:
     def attributes(self, sketch: Sketch) -> tuple[list[tuple[str, Value]], bool]:
         """Writes all attributes; the flag says that the usage is written so that it is read as sketched."""
         evidence = self.draw(st.sampled_from(CLASS_ATTRIBUTES[sketch.span_class]))
-        usage, clean, family = self.usage(sketch.tokens)
+        tokens = sketch.tokens
+        if sketch.scope.startswith(REASONING_IN_TOTAL_SCOPES) and not tokens.total_only:
+            beside = self.draw(st.sampled_from((0, 4, 9)))
+            tokens = replace(tokens, reasoning=0, total=tokens.prompt + tokens.completion + beside)
+        usage, clean, family = self.usage(tokens)
         openinference = family == "openinference" and "openinference.span.kind" in evidence
         written: list[tuple[str, Value]] = [
             *evidence.items(),
@@ -247,7 +252,7 @@ class _Writer:
             *self.cost(),
             *self.claims(),
         ]
-        if self.seldom(3):
+        if self.seldom(3) or sketch.scope.startswith("openlit"):
             written.append((self.draw(st.sampled_from(PROVIDER_ATTRIBUTES)), self.pick(PROVIDERS)))
         if self.seldom(3):
             written.append((self.draw(st.sampled_from(USER_ATTRIBUTES)), self.pick(USERS)))

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final, NoReturn
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from aggregator.core.errors import ConfigurationError
-from aggregator.core.pricing import UNKNOWN_PRICE, Pricer, half_even
+from aggregator.core.pricing import UNKNOWN_PRICE, Pricer
 
 _PARTS: Final = 10**15
 """Rates are whole numbers of so many parts of a nano-dollar: a price has at most 12 decimals and is per million."""
@@ -191,7 +191,9 @@ class _Rate:
                 if rate is None:
                     return UNKNOWN_PRICE
                 parts += tokens * rate
-        return half_even(parts, _PARTS)
+        nano, rest = divmod(parts, _PARTS)
+        rest += rest
+        return nano + 1 if rest > _PARTS or (rest == _PARTS and nano & 1) else nano
 
 
 def _per_token(usd_per_mtok: Decimal | None, otherwise: int | None = None) -> int | None:

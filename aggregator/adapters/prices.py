@@ -18,7 +18,7 @@ from genai_prices.data import providers
 from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-from aggregator.core.pricing import UNKNOWN_PRICE, Pricer, half_even
+from aggregator.core.pricing import UNKNOWN_PRICE, Pricer
 
 _NANO_PER_USD: Final = 10**9
 _EXACT: Final = Context(prec=100)  # the list's prices have a dozen digits; nothing is ever rounded in here
@@ -138,11 +138,14 @@ class _Price:
             rate.request
             + rate.uncached * uncached
             + rate.completion * completion
-            + rate.reasoning_more * min(reasoning, completion)
             + rate.cache_read * cache_read
             + rate.cache_write * cache_write
         )
-        return half_even(exact, rate.per)
+        if rate.reasoning_more:
+            exact += rate.reasoning_more * min(reasoning, completion)
+        nano, rest = divmod(exact, rate.per)
+        rest += rest
+        return nano + 1 if rest > rate.per or (rest == rate.per and nano & 1) else nano
 
 
 class _Rate:

@@ -25,6 +25,7 @@ MAX_ID_BYTES: Final = 512
 TOO_LONG: Final = "too_long"
 CONTROL_CHARACTERS: Final = "control_characters"
 
+_KNOWN_IDS: Final = 4096
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _NO_TRACE: Final = bytes(16)
@@ -142,18 +143,14 @@ def _claim(span: Span, raw: RawSpan, conventions: Conventions, out: Decoded) -> 
         for i, code in enumerate(conventions.claim_codes):
             value = raw.values[code]
             if value is not None:
-                session_id = identifier(value)
-                if not session_id:
-                    continue
-                # Mostly it is that of the span before, the very object, since decoders keep strings.
-                reason = "" if session_id is raw.good_id else wrong_with(session_id)
-                if not reason:
-                    raw.good_id = session_id
+                before = len(out.ignored)
+                session_id = _usable_id(value, "session_id", conventions, out.ignored)
+                if session_id:
                     span.claim_row = conventions.claim_rows[i]
                     span.claim_session_id = session_id
                     return
-                wrong = wrong or reason
-                out.ignored.append(("session_id", reason))
+                if not wrong and len(out.ignored) > before:
+                    wrong = out.ignored[before][1]
     if raw.resource.session_id:
         span.claim_row = conventions.resource_claim_row
         span.claim_session_id = raw.resource.session_id
@@ -170,10 +167,28 @@ def _user(values: list[object], conventions: Conventions, ignored: Ignored) -> s
     for code in conventions.user_codes:
         value = values[code]
         if value is not None:
-            user_id = identifier(value)
+            user_id = _usable_id(value, "user_id", conventions, ignored)
             if user_id:
-                reason = wrong_with(user_id)
-                if not reason:
-                    return user_id
-                ignored.append(("user_id", reason))
+                return user_id
     return ""
+
+
+def _usable_id(value: object, field: str, conventions: Conventions, ignored: Ignored) -> str:
+    """The session or user id that a value is, "" where it is none; ids are few, and are looked at once."""
+    ids = conventions.cache.ids
+    if isinstance(value, str):
+        known = ids.get(value)
+        if known is not None:
+            return known
+    found = identifier(value)
+    if not found:
+        return ""
+    reason = wrong_with(found)
+    if reason:
+        ignored.append((field, reason))
+        return ""
+    if isinstance(value, str) and len(value) <= MAX_ID_BYTES:
+        if len(ids) >= _KNOWN_IDS:
+            ids.clear()
+        ids[value] = found
+    return found

@@ -157,7 +157,10 @@ class Decoded:
 
 
 class ModelUsage:
-    """What one model adds to a trace; `reported_costs` and `priced_costs` as in `TraceRollup`."""
+    """What one model adds to a trace; `reported_costs` and `priced_costs` as in `TraceRollup`.
+
+    A reported cost of 0 without a call adds nothing, and is not among them.
+    """
 
     __slots__ = (
         "calls",
@@ -295,15 +298,16 @@ class TracePut:
 
     `packed` is what the script reads, a series of MessagePack values: trace id in hex, version, changed_ms, first,
     started_us, ended_us (0 unknown), the first use of a user or "", the number of models; all of `Counts`; and of each
-    model its name, calls, prompt, completion, embedding, whole dollars and nano-dollars.
+    model its name, calls, prompt, completion, embedding, whole dollars, nano-dollars, reported and priced costs.
     `first` (1 or 0) says that the stored state of the trace did not belong to this session before this write.
     A use is start_us in 16 digits, span id in 16 characters, user id, in one text.
 
     `entry` is the JSON text that is stored: the trace's entry of the summary, with the private
-    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models]` as its
-    first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
-    start of each first use are distances from `started_us` (the first one from its milliseconds), and in `counts` a
-    negative number stands for as many zeros.
+    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models, scopes]` as
+    its first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
+    start of each first use are distances from `started_us` (the first one from its milliseconds), in `counts` a
+    negative number stands for as many zeros, the costs of a model are missing from where they are 0, and so is
+    `scopes` (`TraceRollup.scopes`).
     """
 
     __slots__ = ("changed_ms", "entry", "packed", "shown", "trace_id", "version")
@@ -322,7 +326,9 @@ class TracePut:
 class SessionRollup:
     """A session as it is read back for its summary.
 
-    `trace_entries` are the entries of the summary as parsed JSON objects without their private part, in no order.
+    `trace_entries` are the entries as parsed JSON objects with their private part, in no order, tombstones left out.
+    `models` maps a name to [calls, prompt, completion, embedding, whole dollars, nano-dollars, reported costs, priced
+    costs].
     """
 
     __slots__ = (

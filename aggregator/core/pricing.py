@@ -10,13 +10,6 @@ UNKNOWN_PRICE: Final = -1
 """The price of a call where the model, or one of the figures, has none."""
 
 
-def half_even(parts: int, per: int) -> int:
-    """So many `per`-ths as a whole number, rounded half-even."""
-    whole, rest = divmod(parts, per)
-    rest += rest
-    return whole + 1 if rest > per or (rest == per and whole & 1) else whole
-
-
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Pricer:
     """Prices a call; this one knows no price, for those who switched pricing off.

@@ -9,11 +9,14 @@ from mypy_extensions import i64, u8
 
 from aggregator.core.model import TIME_LAST, Counts, FirstUse, TracePut, TraceRollup
 from aggregator.core.packing import pack_int, pack_raw, write_int, write_json
+from aggregator.core.repeated_calls import NO_SCOPES
 from aggregator.core.summary import cost_text, duration_text, rfc3339
 from aggregator.core.usage import trace_counts
 
 _NANO: Final = 1_000_000_000
 _REPLACEMENTS: Final = 2**32 - 1  # the lower half of a version
+_MODEL_FIGURES: Final = 8
+_MODEL_SUMS: Final = 6  # of which those from here on are left out while they are 0
 _COMMA: Final = u8(44)
 _NO_COUNTS: Final = Counts()
 
@@ -42,12 +45,14 @@ def trace_put(
             usage.embedding_tokens,
             usage.cost_nano // _NANO,
             usage.cost_nano % _NANO,
+            usage.reported_costs,
+            usage.priced_costs,
         ]
     bounds = (rollup.started_us, rollup.ended_us)
     hex_id = trace_id.hex().encode()
     entry = BytesWriter()
     entry.write(b'{"_":')
-    entry.write(private_json(version, changed_ms, counts, bounds, users, rollup.services, models))
+    entry.write(private_json(version, changed_ms, counts, bounds, users, rollup.services, models, rollup.scopes))
     _write_public(entry, hex_id, rollup, counts)
     return TracePut(
         trace_id=trace_id,
@@ -67,7 +72,7 @@ def tombstone(trace_id: bytes, version: i64, changed_ms: i64) -> TracePut:
         changed_ms=changed_ms,
         shown=False,
         packed=packed_put(trace_id.hex().encode(), version, changed_ms, False, _NO_COUNTS, (0, 0), [], {}),
-        entry=b'{"_":' + private_json(version, changed_ms, _NO_COUNTS, (0, 0), [], [], {}) + b"}",
+        entry=b'{"_":' + private_json(version, changed_ms, _NO_COUNTS, (0, 0), [], [], {}, NO_SCOPES) + b"}",
     )
 
 
@@ -112,6 +117,7 @@ def private_json(
     users: list[FirstUse],
     services: list[str],
     models: dict[str, list[int]],
+    scopes: i64,
 ) -> bytes:
     """The private member of an entry (its shape: see `model.TracePut`), kept short: every trace has one.
 
@@ -155,12 +161,19 @@ def private_json(
         comma = True
         write_json(out, name)
         out.write(b":[")
-        for index, figure in enumerate(figures):
+        shown: i64 = _MODEL_FIGURES
+        while shown > _MODEL_SUMS and figures[shown - 1] == 0:
+            shown -= 1
+        for index in range(shown):
             if index:
                 out.append(_COMMA)
-            write_int(out, figure)
+            write_int(out, figures[index])
         out.append(u8(93))
-    out.write(b"}]")
+    out.append(u8(125))
+    if scopes != NO_SCOPES:
+        out.append(_COMMA)
+        write_int(out, scopes)
+    out.append(u8(93))
     return out.getvalue()
 
 

@@ -43,10 +43,14 @@ class Scope:
 
 
 class Cache:
-    """Strings, resources and scopes that came before, by their bytes; its user keeps it bounded."""
+    """Strings, resources and scopes that came before, by their bytes; its users keep it bounded.
+
+    `ids` maps the texts of attributes to the session and user ids that they were found to be.
+    """
 
     def __init__(self) -> None:
         self.strings: dict[bytes, str] = {}
+        self.ids: dict[str, str] = {}
         self.resources: dict[bytes, Resource] = {}
         self.scopes: dict[bytes, Scope] = {}
 
@@ -56,8 +60,7 @@ class RawSpan:
 
     `values` holds, per code, a str, int, float or bool, `UNUSABLE`, or None where the attribute is absent or null.
     `messages` says whether an attribute with the prefix `HAZARD_MESSAGES` is there.  Times are in nanoseconds,
-    at most 2**63 - 1.  `good_id` is the last session id that nothing was wrong with.
-    `index` counts the spans of the record from 0.
+    at most 2**63 - 1.  `index` counts the spans of the record from 0.
     """
 
     def __init__(self, code_count: int, resource: Resource, scope: Scope) -> None:
@@ -75,7 +78,6 @@ class RawSpan:
         self.error: bool = False
         self.resource: Resource = resource
         self.scope: Scope = scope
-        self.good_id: str = ""
         self.index: i64 = -1
 
     def put(self, code: i64, value: object, roles: i64) -> None:

@@ -31,11 +31,12 @@ class SeenTrace(NamedTuple):
     completion_tokens: int
 
 
-def scopes_mark(scopes: set[str]) -> int:
-    """Sixteen bits that tell one set of scopes from another; `NO_SCOPES` of none."""
+def scopes_mark(scopes: list[str]) -> int:
+    """Sixteen bits that tell one set of scopes (each once, in any order) from another; `NO_SCOPES` of none."""
     if not scopes:
         return NO_SCOPES
-    return crc32("\0".join(sorted(scopes)).encode()) & 0xFFFF or 1
+    text = scopes[0] if len(scopes) == 1 else "\0".join(sorted(scopes))
+    return crc32(text.encode()) & 0xFFFF or 1
 
 
 def count_repeated(traces: list[SeenTrace]) -> int:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from mypy_extensions import i64
 
-from aggregator.core.model import SessionRollup
+from aggregator.core.model import Counts, SessionRollup
 from aggregator.core.naming import encode_ref
+from aggregator.core.repeated_calls import NO_SCOPES, SeenTrace, count_repeated
 
 SCHEMA: Final = "session-summary/1"
 NANO: Final = 1_000_000_000
+# Positions in the private part of an entry (model.TracePut), and in its counts.
+_STARTED: Final = 2
+_ENDED: Final = 4
+_COUNTS: Final = 5
+_SCOPES: Final = 9
+_REPORTED: Final = Counts._fields.index("reported_costs")
+_PRICED: Final = Counts._fields.index("priced_costs")
 _DAY_US: Final = 86_400_000_000
 _2: Final = [f"{n:02d}" for n in range(100)]
 _3: Final = [f"{n:03d}" for n in range(1000)]
@@ -69,6 +77,44 @@ def cost_source(reported: int, priced: int) -> str:
     return "priced" if priced else "none"
 
 
+def _shown(entry: dict[str, object]) -> dict[str, object]:
+    """An entry as the summary shows it: without its private part, and with what that says of the cost."""
+    shown = {name: value for name, value in entry.items() if name != "_"}
+    counts = _private(entry)[_COUNTS]
+    shown["cost_source"] = cost_source(_count(counts, _REPORTED), _count(counts, _PRICED))
+    return shown
+
+
+def _seen(entry: dict[str, object]) -> SeenTrace:
+    private, tokens = _private(entry), entry["tokens"]
+    started_us: int = private[_STARTED]
+    return SeenTrace(
+        started_us,
+        started_us + private[_ENDED],
+        str(entry["trace_id"]),
+        private[_SCOPES] if len(private) > _SCOPES else NO_SCOPES,
+        tokens["prompt"] if isinstance(tokens, dict) else 0,
+        tokens["completion"] if isinstance(tokens, dict) else 0,
+    )
+
+
+def _private(entry: dict[str, object]) -> Any:
+    return entry["_"]
+
+
+def _count(counts: list[int], position: int) -> int:
+    """One of the counts of an entry, in which a number below zero stands for as many zeros."""
+    at = 0
+    for count in counts:
+        if count < 0:
+            at -= count
+        elif at == position:
+            return count
+        else:
+            at += 1
+    return 0
+
+
 def _duration_ms(started_us: int, ended_us: int) -> float | None:
     return (ended_us - started_us) / 1000 if started_us and ended_us else None
 
@@ -87,13 +133,14 @@ def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
     counts = session.counts
     models: dict[str, object] = {}
     for name in sorted(session.models):
-        calls, prompt, completion, embedding, whole_usd, rest_nano = session.models[name]
+        calls, prompt, completion, embedding, whole_usd, rest_nano, reported, priced = session.models[name]
         models[name] = {
             "calls": calls,
             "prompt": prompt,
             "completion": completion,
             "embedding": embedding,
             "cost_usd": cost_text(whole_usd, rest_nano),
+            "cost_source": cost_source(reported, priced),
         }
     users = [use.user_id for use in session.users]
     key = encode_ref(session.ref)
@@ -134,12 +181,13 @@ def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
         "unpriced_calls": counts.unpriced_calls,
         "models": models if detail else {},
         "services": session.services,
-        "traces": sorted(session.trace_entries, key=_entry_order) if detail else [],
+        "traces": [_shown(entry) for entry in sorted(session.trace_entries, key=_entry_order)] if detail else [],
         "flags": {
             "conflicting_claim_traces": counts.conflicting_claim_traces,
             "wrapper_usage_traces": counts.wrapper_usage_traces,
             "nested_llm_traces": counts.nested_llm_traces,
             "missing_root_traces": counts.missing_root_traces,
+            "repeated_call_traces": count_repeated([_seen(entry) for entry in session.trace_entries]),
         },
         "truncated": session.truncated or not detail,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aggregator.core.calls import WRAPPER_USAGE, Call, Calls
+from aggregator.core.calls import EMBEDDING_USAGE, WRAPPER_USAGE, Call, Calls
 from aggregator.core.cost import add_reported_costs, price
 from aggregator.core.counting import decide_what_counts
 from aggregator.core.model import LLM, UNKNOWN_MODEL, Counts, ModelUsage, Span, TraceRollup
@@ -74,15 +74,17 @@ def _account(trace: TraceRollup, calls: Calls, pricer: Pricer) -> None:
     trace.nested_llm = decide_what_counts(calls)
     if calls.with_cost:
         add_reported_costs(calls)
-    scopes: set[str] = set()
+    scopes: list[str] = []
     for call in calls.in_order:
         if call.counts:
             _add_tokens(trace, call)
-            if call.span.prompt_tokens + call.span.completion_tokens > 0:
-                scopes.add(call.span.scope)
+            if call.kind != EMBEDDING_USAGE and call.span.scope not in scopes:
+                scopes.append(call.span.scope)
         if call.adds_reported_cost:
             trace.reported_costs += 1
-            _add_cost(trace, call.span, call.cost_nano).reported_costs += 1
+            entry = _add_cost(trace, call.span, call.cost_nano)
+            if call.counts or call.cost_nano > 0:  # else it adds nothing to its model
+                entry.reported_costs += 1
         elif call.counts and not call.paid_above:
             _add_price(trace, call, pricer)
     trace.scopes = scopes_mark(scopes)

@@ -37,9 +37,10 @@ def trace_put(
     """A trace's put; `counts` are those that are not zero (trace_count is 1)."""
     sums = Counts(**{"trace_count": 1, **(counts or {"span_count": 8, "prompt_tokens": 100, "completion_tokens": 20})})
     uses = [FirstUse(start or TIME_LAST, span, user) for start, span, user in users]
-    figures = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else dict(models)
+    some = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else models
+    figures = {model: [*six, 0, 0][:8] for model, six in some.items()}
     bounds = (started_us, ended_us)
-    private = json.loads(private_json(version, changed_ms, sums, bounds, uses, list(services), figures))
+    private = json.loads(private_json(version, changed_ms, sums, bounds, uses, list(services), figures, 0))
     hex_id = trace_id(number).hex()
     return TracePut(
         trace_id=trace_id(number),

@@ -154,6 +154,11 @@ class TestModels:
             },
         }
 
+    def test_a_reported_cost_of_nothing_without_a_call_adds_nothing_to_its_model(self) -> None:
+        trace = figures_of([agent(1, cost=0, model="m"), llm(2, None, 10, 5, cost=0, model="free")])
+        assert trace.reported_costs == 2
+        assert {name: entry.reported_costs for name, entry in trace.models.items()} == {"m": 0, "free": 1}
+
     def test_a_span_that_adds_only_a_cost_adds_no_call(self) -> None:
         trace = figures_of([agent(1, cost=7), llm(2, cost=8, model="m")])
         assert {name: model_entry(entry) for name, entry in trace.models.items()} == {

@@ -217,7 +217,7 @@ def all_figures(trace: object) -> dict[str, object]:
         for name, entry in trace.models.items()  # type: ignore[attr-defined]
     }
     scopes = trace.scopes  # type: ignore[attr-defined]
-    mark = scopes_mark(scopes) if isinstance(scopes, set) else scopes
+    mark = scopes_mark(list(scopes)) if isinstance(scopes, set) else scopes
     return {name: getattr(trace, name) for name in PLAIN_FIGURES} | {"models": models, "scopes": mark}
 
 

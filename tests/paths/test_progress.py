@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.progress import Start, StartReason, decide_start
+from aggregator.progress import Start, decide_start
+from aggregator.telemetry import StartReason
 
 
 @pytest.mark.parametrize(

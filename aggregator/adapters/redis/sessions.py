@@ -31,7 +31,14 @@ _CLAIM_OUTCOMES: Final = (
     ClaimOutcome.GONE,
 )
 _REASONS: Final = {1: CloseReason.IDLE, 2: CloseReason.MAX_DURATION}
-_MODEL_FIGURES: Final = {"calls": 0, "prompt_tokens": 1, "completion_tokens": 2, "embedding_tokens": 3}
+_MODEL_FIGURES: Final = {
+    "calls": 0,
+    "prompt_tokens": 1,
+    "completion_tokens": 2,
+    "embedding_tokens": 3,
+    "reported_costs": 6,
+    "priced_costs": 7,
+}
 
 
 class RedisSessions:
@@ -152,7 +159,7 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     shown: list[dict[str, object]] = []
     for text in entries:
         entry = json.loads(text)
-        _, _, trace_started_us, _, _, entry_counts, entry_users, entry_services, _ = entry.pop("_")
+        _, _, trace_started_us, _, _, entry_counts, entry_users, entry_services, *_ = entry["_"]
         if entry_counts[0] > 0:  # a tombstone's begin with a run of zeros
             _merge_users(users, entry_users, trace_started_us)
             services.update(entry_services)
@@ -186,13 +193,13 @@ def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]], base
 
 
 def _models(flat: Sequence[bytes]) -> dict[str, list[int]]:
-    """Names to [calls, prompt, completion, embedding, whole dollars, nano-dollars]."""
+    """As `SessionRollup.models`."""
     models: dict[str, list[int]] = {}
     for field, value in zip(flat[::2], flat[1::2], strict=True):
         name, _, figure = field.decode().rpartition(":")
-        figures = models.setdefault(name, [0, 0, 0, 0, 0, 0])
+        figures = models.setdefault(name, [0, 0, 0, 0, 0, 0, 0, 0])
         if figure == "cost_nano_usd":
-            figures[4:] = divmod(int(value), _BILLION)
+            figures[4:6] = divmod(int(value), _BILLION)
         else:
             figures[_MODEL_FIGURES[figure]] = int(value)
     return models

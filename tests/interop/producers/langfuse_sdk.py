@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 # docs: begin langfuse-setup
@@ -11,8 +12,10 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 # Its spans go to the Collector; to have them at Langfuse too, let the Collector send them on.
 langfuse = Langfuse(public_key="pk-shop", secret_key="sk-shop", span_exporter=OTLPSpanExporter())  # noqa: S106
 # docs: end
+import httpx2 as httpx
 from langfuse import observe, propagate_attributes
 from langfuse.openai import OpenAI
+from openai.types.chat import ChatCompletion
 from shop import did, finish, refused
 
 client = OpenAI(max_retries=0)
@@ -51,11 +54,6 @@ def ask_by_hand(question: str) -> None:
 
 def ask_plainly(question: str) -> Any:
     """As with a client that nobody instruments."""
-    import os
-
-    import httpx2 as httpx
-    from openai.types.chat import ChatCompletion
-
     answer = httpx.post(
         f"{os.environ['OPENAI_BASE_URL']}/chat/completions",
         json={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": question}]},

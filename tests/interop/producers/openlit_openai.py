@@ -1,10 +1,11 @@
-"""OpenLIT's tracing of OpenAI's client, with attributes for all spans within."""
+"""OpenLIT's tracing of OpenAI's and Anthropic's clients, with attributes for all spans within."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import openlit
+from anthropic import Anthropic
 from openai import OpenAI
 from shop import did, finish, refused, set_up_tracing
 
@@ -28,4 +29,11 @@ with openlit.using_attributes({"session.id": "s-ada", "user.id": "ada"}):
     did("s-ada", "ada", traces=3)
     with refused("s-ada", "ada"):
         ask("fail, please [[s-ada]]")
+claude = Anthropic(max_retries=0)
+messages: Any = [{"role": "user", "content": "Which shoes? [[s-linus]]"}]
+with openlit.using_attributes({"session.id": "s-linus", "user.id": "linus"}):
+    claude.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=messages)
+    for _ in claude.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=messages, stream=True):
+        pass
+    did("s-linus", "linus", traces=2)
 finish(provider)

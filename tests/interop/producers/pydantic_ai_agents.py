@@ -52,6 +52,9 @@ async def main() -> None:
         await take_turn(clerk, "s-ada", "ada", "fail, please [[s-ada]]")
     await take_turn(chief, "s-grace", "grace", "Which shoes? [[s-grace]]")
     did("s-grace", "grace")
+    await take_turn(Agent("anthropic:claude-sonnet-4-5"), "s-linus", "linus", "Which shoes? [[s-linus]]")
+    await take_turn(Agent("google:gemini-2.5-flash"), "s-linus", "linus", "Which socks? [[s-linus]]")
+    did("s-linus", "linus", traces=2)
 
 
 asyncio.run(main())

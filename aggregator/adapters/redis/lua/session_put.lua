@@ -50,8 +50,13 @@ local NAMES = {
 local SHOWN = 15  -- the sums up to here are public
 -- What is read beside a sum that moves: the other one of those that a field is made of.
 local PARTNER = {[PROMPT] = COMPLETION, [COMPLETION] = PROMPT, [REPORTED] = PRICED, [PRICED] = REPORTED}
--- Suffixes of the fields of :models, in the order of a model's figures; the cost is made of the 5th and the 6th.
-local MODEL_FIELDS = {':calls', ':prompt_tokens', ':completion_tokens', ':embedding_tokens', ':cost_nano_usd'}
+-- Suffixes of the fields of :models, in the order of a model's figures; the cost is made of the 5th and the 6th.  The
+-- last two are missing while they are 0, and are read and written only where they move.
+local MODEL_FIELDS = {
+  ':calls', ':prompt_tokens', ':completion_tokens', ':embedding_tokens', ':cost_nano_usd', ':reported_costs',
+  ':priced_costs',
+}
+local ALWAYS_READ = 5
 -- Positions in the private part of an entry (model.TracePut), whose times are distances from P_STARTED and whose counts
 -- below zero are as many zeros; and the marker behind it: a quote within JSON text is never bare.
 local P_STARTED, P_CHANGED, P_ENDED, P_COUNTS, P_USERS, P_SERVICES, P_MODELS = 3, 4, 5, 6, 7, 8, 9
@@ -308,14 +313,18 @@ end
 
 -- Models ------------------------------------------------------------------------------------------------------------
 
-local function add_model(name, sign, calls, prompt, completion, embedding, usd, nano)
+local function add_model(name, sign, calls, prompt, completion, embedding, usd, nano, reported, priced)
+  reported, priced = sign * (reported or 0), sign * (priced or 0)
   local by = moved_models[name]
   if not by then
-    moved_models[name] = {sign * calls, sign * prompt, sign * completion, sign * embedding, sign * usd, sign * nano}
+    moved_models[name] = {
+      sign * calls, sign * prompt, sign * completion, sign * embedding, sign * usd, sign * nano, reported, priced,
+    }
     return
   end
   by[1], by[2], by[3] = by[1] + sign * calls, by[2] + sign * prompt, by[3] + sign * completion
   by[4], by[5], by[6] = by[4] + sign * embedding, by[5] + sign * usd, by[6] + sign * nano
+  by[7], by[8] = by[7] + reported, by[8] + priced
 end
 
 -- Calls a command with as many of `size` arguments as it takes, in slices: Lua unpacks some 8,000 values at most.
@@ -351,12 +360,18 @@ end
 -- What :models holds of the models that move: read by one command and before anything is written.
 local function read_models()
   local size = 0
-  for name in pairs(moved_models) do
+  for name, by in pairs(moved_models) do
     local fields = fields_of(name)
-    for index = 1, #MODEL_FIELDS do
+    for index = 1, ALWAYS_READ do
       model_args[size + index] = fields[index]
     end
-    size = size + #MODEL_FIELDS
+    size = size + ALWAYS_READ
+    for index = ALWAYS_READ + 1, #MODEL_FIELDS do
+      if by[index + 1] ~= 0 then
+        size = size + 1
+        model_args[size] = fields[index]
+      end
+    end
   end
   return call_with('HMGET', models_key, model_args, size)
 end
@@ -365,7 +380,7 @@ local function write_models(stored)
   local changes, deletes, at, size = model_args, {}, 0, 0
   for name, by in pairs(moved_models) do  -- in the order in which they were read: nothing was added since
     local fields, a, b, c, d, usd, nano = fields_of(name), by[1], by[2], by[3], by[4], by[5], by[6]
-    local known = stored[at + 1]
+    local known, more = stored[at + 1], ALWAYS_READ  -- how many were read of this one
     if known then
       a, b, c, d = a + known, b + stored[at + 2], c + stored[at + 3], d + stored[at + 4]
       local stored_usd, stored_nano = nano_parts(stored[at + 5])
@@ -382,12 +397,27 @@ local function write_models(stored)
         changes[size + 1], changes[size + 2] = fields[4], text_of(d)
         size = size + 2
       end
-    elseif known then
-      for index = 1, #MODEL_FIELDS do
-        deletes[#deletes + 1] = fields[index]
+      for index = ALWAYS_READ + 1, #MODEL_FIELDS do
+        if by[index + 1] ~= 0 then
+          more = more + 1
+          local sum = by[index + 1] + (stored[at + more] or 0)
+          if sum ~= 0 then
+            changes[size + 1], changes[size + 2] = fields[index], text_of(sum)
+            size = size + 2
+          else
+            deletes[#deletes + 1] = fields[index]
+          end
+        end
+      end
+    else
+      more = more + (by[7] ~= 0 and 1 or 0) + (by[8] ~= 0 and 1 or 0)
+      if known then
+        for index = 1, #MODEL_FIELDS do
+          deletes[#deletes + 1] = fields[index]
+        end
       end
     end
-    at = at + #MODEL_FIELDS
+    at = at + more
   end
   call_with('HSET', models_key, changes, size)
   call_with('HDEL', models_key, deletes, #deletes)
@@ -473,7 +503,7 @@ local function read_trace(at)
   at = counts[1]
   trace[1] = at  -- where its models begin
   for _ = 1, trace[MODELS] do
-    at = unpack_limit(argument, 7, at)
+    at = unpack_limit(argument, 9, at)
   end
   return at, trace, counts
 end
@@ -482,9 +512,9 @@ end
 local function move(trace, counts, old)
   local at = trace[1]
   for _ = 1, trace[MODELS] do
-    local name, a, b, c, d, usd, nano
-    at, name, a, b, c, d, usd, nano = unpack_limit(argument, 7, at)
-    add_model(name, 1, a, b, c, d, usd, nano)
+    local name, a, b, c, d, usd, nano, reported, priced
+    at, name, a, b, c, d, usd, nano, reported, priced = unpack_limit(argument, 9, at)
+    add_model(name, 1, a, b, c, d, usd, nano, reported, priced)
   end
   if old then
     replaced = true
@@ -604,6 +634,7 @@ end
 
 local function state_of(text)
   local state = decode(text)
+  assert(state[ENDED] ~= nil, 'a session that another version has written')
   local opened_ms, started, ended = state[OPENED], state[STARTED], state[ENDED]
   state[SINCE], state[LAST] = state[SINCE] + opened_ms, state[LAST] + opened_ms
   state[STARTED] = started and started + opened_ms * 1000 or 0
