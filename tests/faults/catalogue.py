@@ -13,14 +13,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict, Unpack
 
-from tests.faults.brokers import Kafka
 from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
-from tests.faults.stores import Single
 from tests.faults.toxiproxy import Direction
 
 Domain = Literal["worker", "redis", "kafka", "network"]
+StoreKind = Literal["any", "single", "cluster"]
 Does = Callable[[Deployment], Awaitable[None]]
 
 
@@ -29,7 +28,9 @@ class Fault:
     """One fault; `sees` is the row of the table of guarantees.
 
     `forgets`: Redis loses what it had acknowledged, so that summaries may be published anew.
-    `brokers`: nodes of Kafka that it takes.  `within_s` bounds the time until everything sent is applied again.
+    `store`: what it can happen to.  `replica`: it takes a single Redis with a replica.
+    `brokers`: nodes of Kafka that it takes.  `alone`: it would disturb other deployments too
+    much.  `within_s` bounds the time until everything sent is applied again.
     """
 
     name: str
@@ -37,51 +38,38 @@ class Fault:
     does: Does
     sees: str
     forgets: bool = False
+    store: StoreKind = "any"
     replica: bool = False
     brokers: int = 1
+    alone: bool = False
     within_s: float = 15.0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class More(TypedDict, total=False):
+    """The other fields of a `Fault`."""
+
+    forgets: bool
+    store: StoreKind
+    replica: bool
+    brokers: int
+    alone: bool
+    within_s: float
 
 
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(
-    name: str,
-    domain: Domain,
-    sees: str,
-    *,
-    forgets: bool = False,
-    replica: bool = False,
-    brokers: int = 1,
-    within_s: float = 15.0,
-) -> Callable[[Does], Does]:
+def fault(name: str, domain: Domain, sees: str, **more: Unpack[More]) -> Callable[[Does], Does]:
     """Enter a function into the catalogue."""
 
     def entered(does: Does) -> Does:
-        FAULTS[name] = Fault(
-            name=name,
-            domain=domain,
-            does=does,
-            sees=sees,
-            forgets=forgets,
-            replica=replica,
-            brokers=brokers,
-            within_s=within_s,
-        )
+        FAULTS[name] = Fault(name=name, domain=domain, does=does, sees=sees, **more)
         return does
 
     return entered
-
-
-def single(deployment: Deployment) -> Single:
-    """The deployment's store, which has to be a single server."""
-    assert isinstance(deployment.store, Single)
-    return deployment.store
-
-
-def kafka(deployment: Deployment) -> Kafka:
-    """The deployment's brokers."""
-    return deployment.kafka
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

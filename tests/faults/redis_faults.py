@@ -1,17 +1,27 @@
-"""What can happen to a single Redis, as entries of the catalogue."""
+"""What can happen to Redis, as entries of the catalogue."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Final
 
-from tests.faults.catalogue import fault, single
+from tests.faults.catalogue import fault
+from tests.faults.clusters import Clustered
 from tests.faults.deployment import Deployment
+from tests.faults.stores import Single
 
-_WITHIN_S: Final = 2.0
-"""Ingest resumes so soon after Redis is back; what has gathered meanwhile takes its time on a busy machine."""
+
+def single(deployment: Deployment) -> Single:
+    """The deployment's store, which has to be a single server."""
+    assert isinstance(deployment.store, Single)
+    return deployment.store
+
+
+def clustered(deployment: Deployment) -> Clustered:
+    """The deployment's store, which has to be a Cluster."""
+    assert isinstance(deployment.store, Clustered)
+    return deployment.store
 
 
 async def _measured(deployment: Deployment, name: str, breaking: Awaitable[None]) -> None:
@@ -29,7 +39,7 @@ async def paused(deployment: Deployment) -> None:
     await _measured(deployment, "Redis hangs", deployment.store.pause(seconds))
 
 
-@fault("Redis killed and started again with its file", "redis", "workers wait; /readyz says why")
+@fault("Redis killed and started again with its file", "redis", "workers wait; /readyz says why", store="single")
 async def restarted(deployment: Deployment) -> None:
     """SIGKILL; every write is on disk (`appendfsync always`)."""
     away_s = deployment.dice.uniform(0, 2)
@@ -37,7 +47,7 @@ async def restarted(deployment: Deployment) -> None:
     await _measured(deployment, name, single(deployment).restart(away_s=away_s))
 
 
-@fault("Redis started again empty", "redis", "the log is read again from its beginning", forgets=True)
+@fault("Redis started again empty", "redis", "the log is read again from its beginning", forgets=True, store="single")
 async def emptied(deployment: Deployment) -> None:
     """SIGKILL, and the file is gone."""
     away_s = deployment.dice.uniform(0, 2)
@@ -61,6 +71,7 @@ async def scripts_flushed(deployment: Deployment) -> None:
     "redis",
     "partitions are read again from where the replica had come",
     forgets=True,
+    store="single",
     replica=True,
 )
 async def failed_over(deployment: Deployment) -> None:
@@ -82,8 +93,28 @@ async def out_of_memory(deployment: Deployment) -> None:
     await _measured(deployment, "Redis out of memory, noeviction", full())
 
 
-@fault("Redis read-only", "redis", "workers wait; /readyz says why")
+@fault("Redis read-only", "redis", "workers wait; /readyz says why", store="single")
 async def read_only(deployment: Deployment) -> None:
     """It is a replica of nobody for a while."""
     seconds = deployment.dice.uniform(0.5, 2)
     await _measured(deployment, "Redis read-only", single(deployment).become_read_only(seconds))
+
+
+@fault("Cluster node killed, its replica takes over", "redis", "workers wait for it", store="cluster", forgets=True)
+async def node_failed_over(deployment: Deployment) -> None:
+    """Of the node that holds the progress, whose replica may have missed the last writes."""
+    store = clustered(deployment)
+    doomed = store.master_of("agg:progress")
+    await _measured(deployment, "Cluster node killed, its replica takes over", store.fail_over(doomed))
+
+
+@fault("Cluster slot moves", "redis", "nothing", store="cluster")
+async def slot_moves(deployment: Deployment) -> None:
+    """The slot of the progress, and that of some session, are moved with everything in them."""
+    store = clustered(deployment)
+    sessions = sorted(deployment.session_keys())
+    open_s = deployment.dice.uniform(0, 1)
+    await store.move_slot("agg:progress", open_s=open_s)
+    if sessions:
+        await store.move_slot(deployment.dice.choice(sessions), open_s=open_s)
+    await _measured(deployment, "Cluster slot moves", asyncio.sleep(0))

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from tests.e2e.deliveries import WORKLOADS, Delivery, deliveries, todays_spans
-from tests.faults import redis_faults  # noqa: F401 - enters its faults into the catalogue
-from tests.faults.brokers import Kafka
-from tests.faults.catalogue import FAULTS, Domain, Fault
+from tests.faults import kafka_faults, redis_faults  # noqa: F401 - they enter their faults into the catalogue
+from tests.faults.brokers import SEATS, Kafka
+from tests.faults.catalogue import FAULTS, Domain, Fault, StoreKind
 from tests.faults.deployment import Deployment, deployment
 from tests.faults.outcome import Outcome, assert_right
-from tests.faults.stores import single
-from tests.faults.toxiproxy import Toxiproxy
+from tests.faults.stores import Store
 
 _TRAFFIC_S: Final = 6.0
 
@@ -39,16 +38,27 @@ class Schedule:
         """Whether Redis loses something."""
         return any(fault.forgets for _, fault in self.faults)
 
+    @property
+    def replica(self) -> bool:
+        """Whether it takes a Redis with a replica."""
+        return any(fault.replica for _, fault in self.faults)
+
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: {self.workers} workers, {self.spans} spans, odd clocks: {self.odd_clocks}"]
         return "\n".join([*lines, *(f"  at {at_s:.2f} s {fault.name}" for at_s, fault in self.faults)])
 
 
-def drawn(seed: int, *, seats: int, names: Sequence[str] = ()) -> Schedule:
-    """A schedule of faults out of `names`, or of all that one broker and a single Redis take."""
+def eligible(*, store: StoreKind, brokers: int = 1, alone: bool = False) -> list[Fault]:
+    """All faults that can happen to such a deployment; `alone` says that no other uses its brokers."""
+    return [
+        one for one in FAULTS.values() if one.store in ("any", store) and one.brokers <= brokers and alone >= one.alone
+    ]
+
+
+def drawn(seed: int, faults: Sequence[Fault], *, seats: int) -> Schedule:
+    """A schedule of some of these faults."""
     dice = random.Random(seed)
-    eligible = [FAULTS[name] for name in names] or [one for one in FAULTS.values() if one.brokers == 1]
-    chosen = [(dice.uniform(0, _TRAFFIC_S), dice.choice(eligible)) for _ in range(dice.randint(2, 6))]
+    chosen = [(dice.uniform(0, _TRAFFIC_S), dice.choice(faults)) for _ in range(dice.randint(2, 6))]
     return Schedule(
         seed=seed,
         workers=dice.randint(2, seats),
@@ -66,15 +76,11 @@ def traffic(seed: int, spans: int) -> list[Delivery]:
 
 
 async def carry_out(
-    schedule: Schedule, kafka: Kafka, proxies: Toxiproxy, log_dir: Path, seats: Sequence[int]
+    schedule: Schedule, kafka: Kafka, store: Store, log_dir: Path, *, seats: Sequence[int] = range(SEATS)
 ) -> Outcome:
     """Do all that is on the schedule and hold what is left against the oracle."""
     records = traffic(schedule.seed, schedule.spans)
-    replica = any(fault.replica for _, fault in schedule.faults)
-    async with (
-        single(proxies, seats=max(seats) + 1, replica=replica) as store,
-        deployment(kafka, store, log_dir, seed=schedule.seed, seats=seats) as made,
-    ):
+    async with deployment(kafka, store, log_dir, seed=schedule.seed, seats=seats) as made:
         try:
             return await _carried_out(schedule, made, records)
         except BaseException as error:
