@@ -51,6 +51,14 @@ class Deployment(Pipeline):
         """Write down what was done, with the time since the beginning."""
         self.journal.append(f"{time.monotonic() - self._began_s:6.2f} s  {what}")
 
+    def report(self) -> str:
+        """What was done, and the end of what each worker logged."""
+        logs = [
+            f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(40)}"
+            for command in self.commands
+        ]
+        return "\n".join([*self.journal, *logs])
+
     # --- workers ---------------------------------------------------------------------------------------------------
 
     def start_worker(self, seat: int, **settings: str) -> Worker:
@@ -214,7 +222,7 @@ async def deployment(
     seats: Sequence[int] = range(4),
     partitions: int = PARTITIONS,
 ) -> AsyncIterator[Deployment]:
-    """Make the topics; at the end stop every process and print what was done and logged."""
+    """Make the topics; at the end stop every process."""
     topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions)
     made = Deployment(broker, store, topic, log_dir, seats=seats, dice=random.Random(seed))
     for output in (made.summary_topic, made.dead_letter_topic):
@@ -223,6 +231,3 @@ async def deployment(
         yield made
     finally:
         await made.close()
-        print("\n".join(["--- what was done", *made.journal]))
-        for command in made.commands:
-            print(f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(40)}")

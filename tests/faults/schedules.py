@@ -84,7 +84,7 @@ async def carry_out(
         try:
             return await _carried_out(schedule, made, records)
         except BaseException as error:
-            error.add_note("\n".join([str(schedule), *made.journal]))
+            error.add_note(f"{schedule}\n{made.report()}")
             raise
 
 
