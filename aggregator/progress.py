@@ -25,36 +25,41 @@ class StartReason(StrEnum):
 
     FIRST = "first"  # neither Kafka nor Redis knows the partition
     COMMITTED = "committed"  # the usual: what was committed
-    APPLIED = "applied"  # nothing was committed yet, and Redis knows how far it came
+    NOT_COMMITTED = "not_committed"  # Redis knows it, Kafka does not: a crash before the first commit, or a new topic
     REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
     STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
     LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
 
 
 class Start(NamedTuple):
-    """Where a partition starts; `announced_ms` is the watermark in Redis, 0 where it holds nothing that still holds."""
+    """Where a partition starts, and how many records before it retention took that should have been read."""
 
     offset: int
     reason: StartReason
+    lost: int = 0
 
 
 def decide_start(
     *, applied: int | None, committed: int | None, beginning: int, end: int, rewind_on_loss: bool
 ) -> Start:
-    """Where to start, from `agg:progress`, the committed offset and what the log holds."""
+    """Where to start, from `agg:progress`, the committed offset and what the log holds.
+
+    Kafka forgets what was committed for a topic that is deleted.  One of the same name may have grown beyond what was
+    applied of the old one, so what Redis knows says nothing as long as Kafka does not confirm it.
+    """
     if applied is None:
         if committed is None:
             return Start(beginning, StartReason.FIRST)
         start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
     elif committed is None:
-        start = Start(applied, StartReason.APPLIED)
+        return Start(beginning, StartReason.NOT_COMMITTED)
     elif applied < committed:
         start = Start(applied, StartReason.REDIS_BEHIND)
     else:
         start = Start(committed, StartReason.COMMITTED)
     if beginning <= start.offset <= end:
         return start
-    return Start(beginning, StartReason.LOG_CUT)
+    return Start(beginning, StartReason.LOG_CUT, lost=max(0, beginning - start.offset))
 
 
 class _Owned:
@@ -177,7 +182,16 @@ class PartitionProgress:
         self._owned[partition] = owned
         self._source.seek(partition, start.offset)
         self.unstarted.discard(partition)
-        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED, StartReason.APPLIED)
+        self._metrics.records_lost(partition.topic, start.lost)  # also 0: an alert needs the series from the start
+        if start.lost:
+            log.error(
+                Event.RECORDS_LOST,
+                topic=partition.topic,
+                partition=partition.number,
+                offset=start.offset - start.lost,
+                records=start.lost,
+            )
+        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED)
         (log.info if usual else log.warning)(
             Event.PARTITION_STARTED,
             topic=partition.topic,

@@ -74,11 +74,16 @@ class Deployment(Pipeline):
         return worker
 
     async def start_workers(self, count: int, **settings: str) -> None:
-        """Start so many and wait until they share the partitions."""
+        """Start so many and wait until each has a part of the partitions."""
         started = [self.start_worker(seat, **settings) for seat in self.seats[:count]]
         for worker in started:
             await worker.listening()
-        await self.balanced(*started)
+
+        async def look() -> bool:
+            shares = [len((await worker.metrics()).series("consumer_lag_records")) for worker in started]
+            return min(shares) > 0 and sum(shares) == PARTITIONS
+
+        await until(f"{count} workers share the partitions", look)
 
     def seat_in_use(self) -> int:
         """A seat with a worker, by the dice."""
