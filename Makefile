@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
-.PHONY: fresh-core
+.PHONY: fresh-core faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -40,6 +40,11 @@ demo: install ## broker, Redis, worker and traffic, all embedded; ends with Ctrl
 
 test: install fresh-core ## the tests, on the real servers that this machine has
 	@$(PY) -m pytest $(ARGS)
+
+# FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py
+faults: install fresh-core ## breaks everything on purpose: each fault alone, then mixed ones by seeded schedules
+	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py $(ARGS)
+	@$(PY) -m tests.faults
 
 check: lint types imports lua test ## all that CI looks at
 

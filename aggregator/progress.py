@@ -7,7 +7,7 @@ partition is read again from the earlier place, which is safe because spans coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -170,7 +170,7 @@ class PartitionProgress:
         """
         owned = self._owned.get(partition)
         remembered_ms = owned.clock.watermark_ms if owned is not None else 0
-        lost = reason is StartReason.STATE_LOST
+        lost = reason in (StartReason.STATE_LOST, StartReason.REDIS_BEHIND)
         latest_ms = self._clock.now_ms() - self._allowed_skew_ms if lost else 0
         return max(stored_ms, remembered_ms, latest_ms)
 
@@ -206,11 +206,14 @@ class PartitionProgress:
         heads: Mapping[Partition, PartitionHead],
         epochs: Mapping[Partition, int],
         last_log_ms: Mapping[Partition, int],
+        *,
+        confirm: Callable[[], Awaitable[None]],
     ) -> bool:
         """Everything before `positions` is in Redis: write that down, announce watermarks, commit to Kafka.
 
-        All arguments are as of one fetch answer.  Says whether Redis turned out to have lost writes; the partitions
-        concerned are then to be started anew.
+        The arguments are as of one fetch answer.  `confirm` is awaited before the commit: it returns once everything
+        is in the very Redis that answers now.  Where it is cut off, Redis is ahead of Kafka, whose place holds then.
+        Says whether Redis turned out to have lost writes; the partitions concerned are then to be started anew.
         """
         writes: dict[Partition, Applied] = {}
         written: dict[Partition, _Owned] = {}
@@ -231,6 +234,7 @@ class PartitionProgress:
         # What was given up and taken again meanwhile has been started anew: the answer is not about it.
         writes = {p: write for p, write in writes.items() if self._owned.get(p) is written[p]}
         lost = self._judge(writes, refused)
+        await confirm()
         await self._commit({p: write.next_offset for p, write in writes.items() if p not in lost})
         return bool(lost)
 

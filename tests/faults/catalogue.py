@@ -30,7 +30,7 @@ class Fault:
     `forgets`: Redis loses what it had acknowledged, so that summaries may be published anew.
     `store`: what it can happen to.  `replica`: it takes a single Redis with a replica.
     `brokers`: nodes of Kafka that it takes.  `alone`: it would disturb other deployments too
-    much.  `within_s` bounds the time until everything sent is applied again.
+    much.  `faketime`: it takes that library.  `within_s` bounds the time until everything sent is applied again.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Fault:
     replica: bool = False
     brokers: int = 1
     alone: bool = False
+    faketime: bool = False
     within_s: float = 15.0
 
     def __str__(self) -> str:
@@ -56,6 +57,7 @@ class More(TypedDict, total=False):
     replica: bool
     brokers: int
     alone: bool
+    faketime: bool
     within_s: float
 
 
@@ -143,10 +145,16 @@ async def worker_added(deployment: Deployment) -> None:
     await deployment.caught_up("worker added", since_s)
 
 
+def faketime() -> Path | None:
+    """The library that shifts a process's clock; with `REQUIRE_SERVERS=1` it is an error if there is none."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found and os.environ.get("REQUIRE_SERVERS") == "1":
+        raise RuntimeError("REQUIRE_SERVERS=1, but libfaketime is missing: apt-get install faketime")
+    return found[0] if found else None
+
+
 def _odd_clock(shift: str) -> dict[str, str]:
-    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    assert libraries, "needs libfaketime: apt-get install faketime"
-    return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {"LD_PRELOAD": str(faketime()), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 async def _worker_with_clock(deployment: Deployment, name: str, shift: str) -> None:
@@ -173,13 +181,18 @@ async def _worker_with_clock(deployment: Deployment, name: str, shift: str) -> N
     await deployment.caught_up(name, since_s)
 
 
-@fault("worker's clock an hour ahead", "worker", "sessions may close early and be published again as they go on")
+@fault(
+    "worker's clock an hour ahead",
+    "worker",
+    "sessions may close early and be published again as they go on",
+    faketime=True,
+)
 async def clock_ahead(deployment: Deployment) -> None:
     """A worker that is an hour ahead joins and leaves."""
     await _worker_with_clock(deployment, "worker's clock an hour ahead", "+1h")
 
 
-@fault("worker's clock an hour behind", "worker", "sessions close late, until that worker is gone")
+@fault("worker's clock an hour behind", "worker", "sessions close late, until that worker is gone", faketime=True)
 async def clock_behind(deployment: Deployment) -> None:
     """A worker that is an hour behind joins and leaves."""
     await _worker_with_clock(deployment, "worker's clock an hour behind", "-1h")
