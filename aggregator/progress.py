@@ -52,7 +52,7 @@ def decide_start(
             return Start(beginning, StartReason.FIRST)
         start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
     elif committed is None:
-        return Start(beginning, StartReason.NOT_COMMITTED)
+        return Start(beginning, StartReason.FIRST if applied == beginning else StartReason.NOT_COMMITTED)
     elif applied < committed:
         start = Start(applied, StartReason.REDIS_BEHIND)
     else:

@@ -17,6 +17,7 @@ from aggregator.progress import Start, StartReason, decide_start
         (40, 50, False, Start(40, StartReason.REDIS_BEHIND)),
         (40, None, True, Start(10, StartReason.NOT_COMMITTED)),
         (40, None, False, Start(10, StartReason.NOT_COMMITTED)),
+        (10, None, True, Start(10, StartReason.FIRST)),  # nothing was applied yet
         (None, 50, True, Start(10, StartReason.STATE_LOST)),
         (None, 50, False, Start(50, StartReason.STATE_LOST)),
         (5, 50, True, Start(10, StartReason.LOG_CUT, lost=5)),  # retention took what was to be read again
