@@ -34,7 +34,7 @@ class Clustered(Store):
         self._ways = ways  # by the port of the node
 
     def client(self) -> RedisCluster:
-        return RedisCluster(host=LOCALHOST, port=self.masters()[0].port, protocol=2)
+        return RedisCluster(host=LOCALHOST, port=self.masters()[0].port, protocol=2, socket_timeout=2)
 
     def url_from(self, seat: int) -> str:
         return f"redis://{next(iter(self._ways.values())).address}/0"

@@ -152,7 +152,7 @@ class Deployment(Pipeline):
     # --- how far it has come ---------------------------------------------------------------------------------------
 
     def progress(self) -> dict[int, int]:
-        """As in `Pipeline`; nothing while Redis does not answer."""
+        """As in `Pipeline`; nothing while Redis does not answer, for which this waits: not in the event loop."""
         try:
             return super().progress()
         except (RedisError, RedisClusterException):
@@ -165,10 +165,10 @@ class Deployment(Pipeline):
 
     async def resumed(self, name: str, since_s: float) -> None:
         """Wait until progress moves again, if anything is left to apply; notes how long after `since_s` that was."""
-        before, ends = self.progress(), dict(self.ends)
+        before, ends = await asyncio.to_thread(self.progress), dict(self.ends)
 
         async def look() -> bool:
-            now = self.progress()
+            now = await asyncio.to_thread(self.progress)
             return any(now.get(partition, 0) != before.get(partition, 0) for partition in ends) or all(
                 now.get(partition, 0) >= end for partition, end in ends.items()
             )
@@ -186,7 +186,7 @@ class Deployment(Pipeline):
         ends = dict(self.ends)
 
         async def look() -> bool:
-            applied = self.progress()
+            applied = await asyncio.to_thread(self.progress)
             return all(applied.get(partition, 0) >= end for partition, end in ends.items())
 
         await until(f"{name}: {ends} applied", look, timeout_s=_PATIENCE_S)
@@ -207,7 +207,7 @@ class Deployment(Pipeline):
 
         async def look() -> bool:
             await asyncio.sleep(0.1)
-            applied = self.progress()
+            applied = await asyncio.to_thread(self.progress)
             if any(applied.get(partition, 0) < end for partition, end in self.ends.items()):
                 return False
             if list(self.redis.scan_iter(match="agg:due:*", count=1000)):

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from aggregator.embedded.process import LOCALHOST
 from tests.faults.brokers import SEATS
@@ -24,6 +26,8 @@ from tests.faults.toxiproxy import Proxy, Toxiproxy
 from tests.redis_servers import RedisServer, redis_servers_available
 
 _PATIENCE_S: Final = 30.0
+# A test that waits for a hanging server would not let it go on.
+IMPATIENT: Final[dict[str, Any]] = {"socket_timeout": 2, "socket_connect_timeout": 2, "retry": Retry(NoBackoff(), 0)}
 _ON_DISK: Final = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
 
 
@@ -94,7 +98,7 @@ class Single(Store):
         self._link = link  # between replica and master
 
     def client(self) -> redis.Redis:
-        return self._master.client()
+        return redis.Redis(host=LOCALHOST, port=self._master.port, protocol=2, **IMPATIENT)
 
     def url_from(self, seat: int) -> str:
         return f"redis://{self._ways[seat].address}/0"
@@ -158,11 +162,11 @@ class Single(Store):
 async def single(proxies: Toxiproxy, *, seats: int = SEATS, replica: bool = False) -> AsyncIterator[Single]:
     """Start a server that writes to its disk, and a replica if wanted; at the end remove all."""
     program = next(iter(redis_servers_available().values()))
-    master = RedisServer(program, *_ON_DISK)
+    master = await asyncio.to_thread(RedisServer, program, *_ON_DISK)
     second, link = None, None
     ways = [await proxies.proxy(f"redis-{seat}", master.port) for seat in range(seats)]
     if replica:
-        second = RedisServer(program, *_ON_DISK)
+        second = await asyncio.to_thread(RedisServer, program, *_ON_DISK)
         link = await proxies.proxy("replication", master.port)
         with second.client() as client:
             client.replicaof(LOCALHOST, str(link.port))
