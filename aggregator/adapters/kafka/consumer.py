@@ -16,17 +16,27 @@ positions only asynchronously.  So some private names of it are used, all of the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import CorruptRecordException, KafkaError, for_code
+from aiokafka.protocol.fetch import FetchRequest
 
 from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.unreadable import unpack
 from aggregator.core.errors import FatalError
 from aggregator.core.model import Partition
 from aggregator.ports import InputRecord
+from aggregator.telemetry import Event, get_logger
+
+log = get_logger()
+
+_CORRUPT_FETCHES: Final = 3
+_READ_COMMITTED: Final = 1  # isolation_level in the protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +86,7 @@ class GroupConsumer:
     def __init__(self, options: SourceOptions, security: Mapping[str, Any]) -> None:
         self._options = options
         self._woken: asyncio.Future[None] | None = None
+        self._corrupt: Counter[TopicPartition] | None = None  # while an answer can't be unpacked: how often so far
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=options.bootstrap_servers,
             group_id=options.group_id,
@@ -144,16 +155,70 @@ class GroupConsumer:
 
         Lets aiokafka's errors through: the source answers some of them.  When one partition's answer can't be
         unpacked, aiokafka throws away what it took of the others, though it has moved on in them: they are moved back.
+        Then partitions are taken one by one, to find the one to blame; what can't be unpacked `_CORRUPT_FETCHES` times
+        is no accident of the way here, and is read by `unreadable.unpack`.
         """
-        before = {partition: self.position(partition) for partition in self.assignment()}
+        if self._corrupt is not None:
+            return await self._drain_each(max_records)
         try:
-            fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(max_records=max_records)
-        except BaseException:
+            return await self._getmany(max_records)
+        except CorruptRecordException:
+            self._corrupt = Counter()
+            raise
+
+    async def _getmany(self, max_records: int, *only: TopicPartition) -> dict[TopicPartition, list[InputRecord]]:
+        before = {partition: self.position(partition) for partition in only or self.assignment()}
+        try:
+            fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(
+                *only, max_records=max_records
+            )
+        except BaseException as error:
             for partition, offset in before.items():
                 if offset is not None and self.position(partition) not in (offset, None):
                     self.seek(partition, offset)
+            if isinstance(error, Exception) and not isinstance(error, KafkaError):
+                # Bytes that break the rules come out as whatever Python or a codec raises.
+                raise CorruptRecordException(f"a record can't be unpacked: {error}") from error
             raise
         return fetched
+
+    async def _drain_each(self, max_records: int) -> dict[TopicPartition, list[InputRecord]]:
+        counts = self._corrupt or Counter()
+        ours = self.assignment()
+        for partition in ours:
+            try:
+                fetched = await self._getmany(max_records, partition)
+            except CorruptRecordException:
+                counts[partition] += 1
+                if counts[partition] < _CORRUPT_FETCHES:
+                    self._corrupt = counts
+                    raise
+                fetched = {partition: await self._unpacked(partition)}
+            if fetched:
+                counts.pop(partition, None)
+                self._corrupt = counts if any(one in counts for one in ours) else None
+                return fetched
+        return {}
+
+    async def _unpacked(self, partition: TopicPartition) -> list[InputRecord]:
+        """Fetch a partition's next answer once more, in its raw form, and go past what is broken in it."""
+        offset = self.position(partition)
+        client, options = self._consumer._client, self._options  # noqa: SLF001
+        node = client.cluster.leader_for_partition(partition)
+        if offset is None or node is None or node < 0:
+            raise CorruptRecordException(f"{partition} can't be asked for just now")
+        wanted = [(partition.topic, [(partition.partition, offset, options.partition_fetch_bytes)])]
+        request = FetchRequest(options.fetch_wait_ms, 1, options.fetch_max_bytes, _READ_COMMITTED, wanted, rack_id="")
+        async with asyncio.timeout(options.ask_timeout_s):
+            answer = await client.send(node, request)
+        ((_, ((_, code, *parts),)),) = answer.topics
+        if code:
+            raise for_code(code)(partition)
+        aborted = next((part for part in parts[1:-1] if isinstance(part, list)), [])
+        found = unpack(partition, bytes(parts[-1]), offset, aborted)
+        log.error(Event.RECORDS_UNREADABLE, topic=partition.topic, partition=partition.partition, offset=offset)
+        self.seek(partition, found.next_offset)
+        return found.records
 
     async def wait(self, seconds: float) -> None:
         """Wait until there may be records, `wake` is called, or the time is over."""
