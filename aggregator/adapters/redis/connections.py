@@ -16,7 +16,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.cluster import ClusterRedis
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, exchange_on
+from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on
 from aggregator.core.errors import ConfigurationError
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -38,11 +38,12 @@ class SingleRedis(Connections):
         pool = self._client.connection_pool
         cancelled = cancellations()
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-            try:
-                return await exchange_on(connection, commands, cancelled=cancelled)
-            finally:
-                await pool.release(connection)
+            with closed_is_lost():
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+                try:
+                    return await exchange_on(connection, commands, cancelled=cancelled)
+                finally:
+                    await pool.release(connection)
         except FOREIGN as error:
             raise translated(error, self.address) from error
 
