@@ -3,7 +3,7 @@
 FAULTS_MINUTES bounds how long new ones are begun (10), FAULTS_SCHEDULES how many (no bound), FAULTS_SEED is the first
 seed (1; each deployment counts on from it), FAULTS_LANES how many deployments there are at a time (2), FAULTS_STORE is
 `single` or `cluster`, FAULTS_BROKERS 1 or 3.
-With FAULTS_TABLE=<file> the table is written there as well.
+With FAULTS_TABLE=docs/guarantees.md the table is entered there, in its place for that store and so many brokers.
 The first that fails ends the run, with its seed, its schedule and the first difference.
 """
 
@@ -23,7 +23,7 @@ from tests.faults.clusters import Clustered, clustered
 from tests.faults.outcome import Outcome
 from tests.faults.schedules import carry_out, drawn, eligible
 from tests.faults.stores import single
-from tests.faults.table import Tally
+from tests.faults.table import Tally, enter
 from tests.faults.toxiproxy import Toxiproxy
 
 
@@ -99,7 +99,7 @@ async def _main() -> int:
     table = run.tally.table()
     print(table)
     if file := os.environ.get("FAULTS_TABLE"):
-        await asyncio.to_thread(Path(file).write_text, table)
+        await asyncio.to_thread(enter, Path(file), f"{run.store}-{run.brokers}", table)
     return int(run.failed)
 
 

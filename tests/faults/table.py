@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from tests.faults.catalogue import FAULTS
 from tests.faults.outcome import Outcome
@@ -48,3 +49,12 @@ class Tally:
                 cells = [name, FAULTS[name].sees, self._schedules[name], f"{recovery_s:.1f} s", *figures]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
         return "\n".join([*lines, ""])
+
+
+def enter(file: Path, name: str, table: str) -> None:
+    """Put the table between its marks in a document."""
+    begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+    head, found, rest = file.read_text(encoding="utf-8").partition(begin)
+    if not found:
+        raise ValueError(f"{file} has no {begin.strip()}")
+    file.write_text(f"{head}{begin}{table}{end}{rest.partition(end)[2]}", encoding="utf-8")
