@@ -118,3 +118,20 @@ async def slot_moves(deployment: Deployment) -> None:
     if sessions:
         await store.move_slot(deployment.dice.choice(sessions), open_s=open_s)
     await _measured(deployment, "Cluster slot moves", asyncio.sleep(0))
+
+
+@fault(
+    "Cluster node loses all it holds",
+    "redis",
+    "noticed within a second; the log is read again",
+    store="cluster",
+    forgets=True,
+)
+async def node_emptied(deployment: Deployment) -> None:
+    """FLUSHALL on a node that does not hold the progress: the others don't know."""
+    store = clustered(deployment)
+    holder = store.master_of("agg:progress")
+    victim = deployment.dice.choice([node for node in store.masters() if node is not holder])
+    with victim.client() as client:
+        client.flushall()
+    await _measured(deployment, "Cluster node loses all it holds", asyncio.sleep(0))
