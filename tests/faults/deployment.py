@@ -55,7 +55,7 @@ class Deployment(Pipeline):
     def report(self) -> str:
         """What was done, and the end of what each worker logged."""
         logs = [
-            f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(40)}"
+            f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(15)}"
             for command in self.commands
         ]
         return "\n".join([*self.journal, *logs])
