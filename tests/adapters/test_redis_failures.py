@@ -288,3 +288,17 @@ async def test_another_mistake_is_not_taken_for_a_lost_connection(
     monkeypatch.setattr(asyncio.StreamWriter, "writelines", mistaken)
     with pytest.raises(TypeError, match="unhashable"):
         await RedisTraces(connections, KEYS).store([write(1)])
+
+
+async def test_a_connection_that_was_made_anew_in_silence_is_told_once(
+    connections: Connections, redis_server: RedisServer
+) -> None:
+    """Another server may answer on it, one that has missed what was stored before."""
+    traces = RedisTraces(connections, KEYS)
+    assert await traces.store([write(1)]) == [None]
+    with redis_server.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.1)  # the end of the connection has arrived
+    with pytest.raises(StoreUnavailable):
+        await traces.store([write(2)])
+    assert await traces.store([write(2)]) == [None]
