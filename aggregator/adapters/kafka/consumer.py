@@ -23,11 +23,10 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CorruptRecordException, KafkaError, for_code
-from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.errors import CorruptRecordException, KafkaError
 
 from aggregator.adapters.kafka.failures import translated
-from aggregator.adapters.kafka.unreadable import unpack
+from aggregator.adapters.kafka.unreadable import unpacked
 from aggregator.core.errors import FatalError
 from aggregator.core.model import Partition
 from aggregator.ports import InputRecord
@@ -36,7 +35,6 @@ from aggregator.telemetry import Event, get_logger
 log = get_logger()
 
 _CORRUPT_FETCHES: Final = 3
-_READ_COMMITTED: Final = 1  # isolation_level in the protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +154,7 @@ class GroupConsumer:
         Lets aiokafka's errors through: the source answers some of them.  When one partition's answer can't be
         unpacked, aiokafka throws away what it took of the others, though it has moved on in them: they are moved back.
         Then partitions are taken one by one, to find the one to blame; what can't be unpacked `_CORRUPT_FETCHES` times
-        is no accident of the way here, and is read by `unreadable.unpack`.
+        is no accident of the way here, and is read by `unreadable.unpacked`.
         """
         if self._corrupt is not None:
             return await self._drain_each(max_records)
@@ -201,21 +199,18 @@ class GroupConsumer:
         return {}
 
     async def _unpacked(self, partition: TopicPartition) -> list[InputRecord]:
-        """Fetch a partition's next answer once more, in its raw form, and go past what is broken in it."""
         offset = self.position(partition)
-        client, options = self._consumer._client, self._options  # noqa: SLF001
-        node = client.cluster.leader_for_partition(partition)
-        if offset is None or node is None or node < 0:
-            raise CorruptRecordException(f"{partition} can't be asked for just now")
-        wanted = [(partition.topic, [(partition.partition, offset, options.partition_fetch_bytes)])]
-        request = FetchRequest(options.fetch_wait_ms, 1, options.fetch_max_bytes, _READ_COMMITTED, wanted, rack_id="")
+        if offset is None:
+            raise CorruptRecordException(f"{partition} has no position just now")
+        options = self._options
         async with asyncio.timeout(options.ask_timeout_s):
-            answer = await client.send(node, request)
-        ((_, ((_, code, *parts),)),) = answer.topics
-        if code:
-            raise for_code(code)(partition)
-        aborted = next((part for part in parts[1:-1] if isinstance(part, list)), [])
-        found = unpack(partition, bytes(parts[-1]), offset, aborted)
+            found = await unpacked(
+                self._consumer._client,  # noqa: SLF001
+                partition,
+                offset,
+                wait_ms=options.fetch_wait_ms,
+                max_bytes=options.partition_fetch_bytes,
+            )
         log.error(Event.RECORDS_UNREADABLE, topic=partition.topic, partition=partition.partition, offset=offset)
         self.seek(partition, found.next_offset)
         return found.records

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, for_code
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint
 
 from aggregator.ports import InputRecord
 
+_READ_COMMITTED: Final = 1  # as the protocol numbers isolation levels
 _FIRST_MAGIC: Final = 2
 _MAGIC_AT: Final = 16
 _HEAD: Final = struct.Struct(">qi")  # base offset, and how many bytes of the batch come after this
@@ -44,6 +46,23 @@ class Unpacked(NamedTuple):
 
     records: list[InputRecord]
     next_offset: int
+
+
+async def unpacked(client: Any, partition: TopicPartition, offset: int, *, wait_ms: int, max_bytes: int) -> Unpacked:
+    """Fetch a partition's next answer from its leader in its raw form, and `unpack` it.
+
+    `client` is aiokafka's; raises its errors.
+    """
+    leader = client.cluster.leader_for_partition(partition)
+    if leader is None or leader < 0:
+        raise CorruptRecordException(f"{partition} has no leader just now")
+    wanted = [(partition.topic, [(partition.partition, offset, max_bytes)])]
+    answer = await client.send(leader, FetchRequest(wait_ms, 1, max_bytes, _READ_COMMITTED, wanted, rack_id=""))
+    ((_, ((_, code, *parts),)),) = answer.topics
+    if code:
+        raise for_code(code)(partition)
+    aborted = next((part for part in parts[1:-1] if isinstance(part, list)), [])
+    return unpack(partition, bytes(parts[-1]), offset, aborted)
 
 
 def unpack(partition: TopicPartition, data: bytes, offset: int, aborted: Sequence[tuple[int, int]] = ()) -> Unpacked:
