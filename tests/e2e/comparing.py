@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiokafka.structs import ConsumerRecord
@@ -46,11 +47,24 @@ def _compare_redis(pipeline: Pipeline, expected: dict[str, ExpectedSession]) -> 
     for key, session in keys.items():
         fields = pipeline.hash(key)
         assert fields["status"] == "closed"
-        assert comparable_hash(fields) == session.hash_fields
+        assert (shown := comparable_hash(fields)) == session.hash_fields, (
+            f"{key}: {_differing(shown, session.hash_fields)}"
+        )
         models = {name: int(value) for name, value in pipeline.hash(f"{key}:models").items()}
         assert _without_zeros(models) == _without_zeros(session.models_hash)
         entries: Any = session.summary["traces"]
-        assert pipeline.traces(f"{key}:traces") == {entry["trace_id"]: entry for entry in entries}
+        traces, by_id = pipeline.traces(f"{key}:traces"), {entry["trace_id"]: entry for entry in entries}
+        assert traces == by_id, f"{key}:traces: {_differing(traces, by_id)}"
+
+
+def _differing(shown: Mapping[str, object], expected: Mapping[str, object]) -> str:
+    """What differs, as shown and as expected."""
+    names = sorted({*shown, *expected})
+    return "; ".join(
+        f"{name} is {shown.get(name)!r}, not {expected.get(name)!r}"
+        for name in names
+        if shown.get(name) != expected.get(name)
+    )
 
 
 def _without_zeros(fields: dict[str, int]) -> dict[str, int]:
@@ -62,7 +76,8 @@ def _compare_summaries(last: dict[str, dict[str, Any]], expected: dict[str, Expe
         if key not in expected and not lost:
             assert summary["trace_count"] == 0, f"{key} should have been left by all its traces"
     for key, session in expected.items():
-        assert comparable_summary(last[key]) == session.summary
+        shown = comparable_summary(last[key])
+        assert shown == session.summary, f"{last[key]['summary_id']}: {_differing(shown, session.summary)}"
 
 
 def last_summaries(records: list[ConsumerRecord]) -> dict[str, dict[str, Any]]:
