@@ -275,12 +275,18 @@ class FirstUse(NamedTuple):
     user_id: str
 
 
-class TracePut(NamedTuple):
-    """One trace rollup on its way into a session, under (trace id, version).
+class TracePut:
+    """One trace rollup on its way into a session, under (trace id, version); `core/put.py` makes it.
 
-    `first` says that the stored state of the trace did not belong to this session before this write.
-    A tombstone (the trace left this session) has `counts.trace_count` 0 and everything else empty or zero.
-    `models` maps a model's name to [calls, prompt, completion, embedding, whole dollars, nano-dollars].
+    `changed_ms` is the greatest log time among the records that changed the trace.
+    A tombstone (the trace left this session) is not `shown`, and everything in it is empty or zero.
+
+    `packed` is what the script reads, a series of MessagePack values: trace id in hex, version, changed_ms, first,
+    started_us, ended_us (0 unknown), the first use of a user or "", the number of models; all of `Counts`; and of each
+    model its name, calls, prompt, completion, embedding, whole dollars and nano-dollars.
+    `first` (1 or 0) says that the stored state of the trace did not belong to this session before this write.
+    A use is start_us in 16 digits, span id in 16 characters, user id, in one text.
+
     `entry` is the JSON text that is stored: the trace's entry of the summary, with the private
     `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models]` as its
     first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
@@ -288,17 +294,17 @@ class TracePut(NamedTuple):
     negative number stands for as many zeros.
     """
 
-    trace_id: str  # hex
-    version: int
-    changed_ms: int  # greatest log time among the records that changed the trace
-    first: bool
-    counts: Counts
-    started_us: int  # 0 unknown
-    ended_us: int  # 0 unknown
-    users: list[FirstUse]
-    services: list[str]
-    models: dict[str, list[int]]
-    entry: str
+    __slots__ = ("changed_ms", "entry", "packed", "shown", "trace_id", "version")
+
+    def __init__(
+        self, *, trace_id: bytes, version: i64, changed_ms: i64, shown: bool, packed: bytes, entry: bytes
+    ) -> None:
+        self.trace_id: bytes = trace_id
+        self.version: i64 = version
+        self.changed_ms: i64 = changed_ms
+        self.shown: bool = shown
+        self.packed: bytes = packed
+        self.entry: bytes = entry
 
 
 class SessionRollup:

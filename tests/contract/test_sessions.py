@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.core.model import TIME_LAST
+from aggregator.core.model import TIME_LAST, TracePut
 from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
-from tests.contract.builders import HOUR_US, T0_MS, T0_US, gone, plain_rollup, ref, trace_put
+from tests.contract.builders import HOUR_US, T0_MS, T0_US, gone, plain_rollup, ref, trace_put, whole_reply
 from tests.contract.conftest import IDLE_MS, MAX_DURATION_MS, MAX_TRACES, Stores
 
 APPLIED, SAME, STALE, FOLDED = PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED
 S = ref()
 
 
-async def put(stores: Stores, *traces: object) -> PutReply:
-    (reply,) = await stores.sessions.put([SessionPut(S, list(traces))])  # type: ignore[arg-type]
-    return reply
+async def put(stores: Stores, *traces: TracePut) -> PutReply:
+    one = SessionPut(S, list(traces))
+    (reply,) = await stores.sessions.put([one])
+    return whole_reply(one, reply, IDLE_MS)
 
 
 async def claim(stores: Stores, watermark_ms: int) -> Claim:
@@ -282,8 +283,9 @@ async def test_hostile_names(stores: Stores, hostile: str) -> None:
     first = trace_put(1, 1, users=[(T0_US, "0a", hostile)], services=[hostile], models=usage, name=hostile)
     second = trace_put(1, 2, users=[(T0_US, "0a", hostile)], services=[hostile], models=usage, name=hostile)
     for trace in (first, second):
-        (reply,) = await stores.sessions.put([SessionPut(who, [trace])])
-        assert reply.outcomes == [APPLIED]
+        one = SessionPut(who, [trace])
+        (reply,) = await stores.sessions.put([one])
+        assert whole_reply(one, reply, IDLE_MS).outcomes == [APPLIED]
     fields = stores.session_hash(who)
     assert (fields["project"], fields["session_id"], fields["user_id"]) == (hostile, hostile, hostile)
     assert stores.model_fields(who)[f"{hostile}:cost_nano_usd"] == 5_000_000_006
@@ -300,7 +302,7 @@ async def test_many_sessions_and_many_traces_in_one_call(stores: Stores) -> None
     assert await stores.sessions.put([SessionPut(S, [])]) == [PutReply([], [], Transition.NONE, 0)]
     puts = [SessionPut(who, [trace_put(number, 1) for number in range(3)]) for who in refs]
     replies = await stores.sessions.put(puts)
-    assert [reply.transition for reply in replies] == [Transition.OPENED] * 130
+    assert [reply and reply.transition for reply in replies] == [Transition.OPENED] * 130
     claims = await stores.sessions.claim(refs, watermark_ms=T0_MS + IDLE_MS)
     assert [found.rollup.ref for found in claims if found.rollup] == refs
     assert await stores.sessions.settle([(who, 1) for who in refs]) == [True] * 130

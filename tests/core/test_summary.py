@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.core.model import TIME_LAST, Counts, FirstUse, ModelUsage, SessionRef, SessionRollup, TraceRollup
-from aggregator.core.summary import cost_source, cost_text, private_text, rfc3339, summary, tombstone, trace_put
+from aggregator.core.put import private_json, tombstone, trace_put
+from aggregator.core.summary import cost_source, cost_text, rfc3339, summary
+from tests.puts import read_put
 from tests.summaries import check_summary
 
 TRACE = bytes(range(16))
@@ -43,14 +45,16 @@ def with_zeros(counts: list[int]) -> list[int]:
 
 
 def test_a_trace_travels_with_its_entry() -> None:
-    put = trace_put(
-        trace_rollup(),
-        trace_id=TRACE,
-        version=8 << 32,
-        changed_ms=77,
-        first=True,
-        conflicting=True,
-        truncated=False,
+    put = read_put(
+        trace_put(
+            trace_rollup(),
+            trace_id=TRACE,
+            version=8 << 32,
+            changed_ms=77,
+            first=True,
+            conflicting=True,
+            truncated=False,
+        )
     )
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, True)
     assert (put.counts.trace_count, put.counts.span_count, put.counts.conflicting_claim_traces) == (1, 8, 1)
@@ -97,7 +101,7 @@ def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
 
 
 def test_a_tombstone_is_empty_but_for_its_version() -> None:
-    put = tombstone(TRACE, 8 << 32, 77)
+    put = read_put(tombstone(TRACE, 8 << 32, 77))
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, False)
     assert put.counts == Counts()
     assert json.loads(put.entry) == {"_": [8, 0, 0, 77, 0, [-len(Counts())], [], [], {}]}
@@ -105,7 +109,7 @@ def test_a_tombstone_is_empty_but_for_its_version() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=23, max_size=23))
 def test_counts_come_back_from_an_entry(figures: list[int]) -> None:
-    text = private_text((2 << 32) + 5, 9, Counts._make(figures), (0, 0), [], [], {})
+    text = private_json((2 << 32) + 5, 9, Counts._make(figures), (0, 0), [], [], {})
     spans, replacements, _, changed, _, counts, *_ = json.loads(text)
     assert (spans, replacements, changed) == (2, 5, 9)
     assert with_zeros(counts) == figures

@@ -1,16 +1,16 @@
 """Every Redis key: its name, type, life and owner.
 
-| key                                   | type | life                                              | written by        |
-|---------------------------------------|------|---------------------------------------------------|-------------------|
-| `agg:session:{<project>/<id>}`        | hash | none while open or closing, else `retention`      | session_*.lua     |
-| `agg:session:{<project>/<id>}:traces` | hash | as its session; `retention` without one (holding  | session_*.lua     |
-|                                       |      | only tombstones)                                  |                   |
-| `agg:session:{<project>/<id>}:models` | hash | as its session                                    | session_*.lua     |
-| `agg:trace:{<trace id hex>}`          | hash | given with each write, renewed by it              | trace_store.lua   |
-| `agg:due:<shard>`                     | zset | an entry goes when its session has settled        | schedule.py       |
-| `agg:watermarks`                      | hash | stays: one field per partition                    | progress_write.lua|
-| `agg:progress`                        | hash | stays: one field per partition                    | progress_write.lua|
-| `agg:progress:<n>`                    | hash | stays: one field per partition; on a Cluster only | progress_witness  |
+| key                                   | type   | life                                           | written by         |
+|---------------------------------------|--------|------------------------------------------------|--------------------|
+| `agg:session:{<project>/<id>}`        | hash   | none while open or closing, else `retention`   | session_*.lua      |
+| `agg:session:{<project>/<id>}:traces` | hash   | as its session; `retention` without one (with  | session_*.lua      |
+|                                       |        | only tombstones)                               |                    |
+| `agg:session:{<project>/<id>}:models` | hash   | as its session                                 | session_*.lua      |
+| `agg:trace:{<trace id hex>}`          | string | given with each write, renewed by it           | trace_store.lua    |
+| `agg:due:<shard>`                     | zset   | an entry goes when its session has settled     | schedule.py        |
+| `agg:watermarks`                      | hash   | stays: one field per partition                 | progress_write.lua |
+| `agg:progress`                        | hash   | stays: one field per partition                 | progress_write.lua |
+| `agg:progress:<n>`                    | hash   | stays: one field per partition; on a Cluster   | as above           |
 
 `agg` is the prefix.  Project and session id are percent-encoded, so that neither `/`, braces nor anything unprintable
 of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
