@@ -36,6 +36,10 @@ class Clustered(Store):
     def client(self) -> RedisCluster:
         return RedisCluster(host=LOCALHOST, port=self.masters()[0].port, protocol=2, socket_timeout=2)
 
+    @property
+    def url(self) -> str:
+        return self._cluster.url  # without a question: it may hang just now
+
     def url_from(self, seat: int) -> str:
         return f"redis://{next(iter(self._ways.values())).address}/0"
 
