@@ -107,6 +107,18 @@ async def test_values_of_another_make_are_named(connections: Connections, redis_
         await store.claim([S], watermark_ms=T0_MS + 10)
 
 
+async def test_a_session_of_an_older_version_is_refused_not_misread(
+    connections: Connections, redis_server: RedisServer
+) -> None:
+    store = sessions_on(connections)
+    with redis_server.client() as client:
+        client.hset(KEYS.session(S).session, mapping={"_s": "[0,0,1760000000000,1760000000000,1760000000000,1,0,0]"})
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}.*another version"):
+        await store.put([SessionPut(S, [trace_put(1, 1)])])
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}.*another version"):
+        await store.claim([S], watermark_ms=T0_MS)
+
+
 async def test_nobody_listens() -> None:
     port = free_port()
     connections = connect(f"redis://:secret@127.0.0.1:{port}/0")

@@ -604,6 +604,7 @@ end
 
 local function state_of(text)
   local state = decode(text)
+  assert(state[ENDED] ~= nil, 'a session that another version has written')
   local opened_ms, started, ended = state[OPENED], state[STARTED], state[ENDED]
   state[SINCE], state[LAST] = state[SINCE] + opened_ms, state[LAST] + opened_ms
   state[STARTED] = started and started + opened_ms * 1000 or 0
