@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
-.PHONY: fresh-core interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
+.PHONY: fresh-core faults interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
 # Where `make sbom` writes
 SBOM ?= dist/session-aggregator.cdx.json
 
@@ -54,6 +54,11 @@ interop-pins: install ## the newest versions of the producers, into tests/intero
 
 docs: install ## the code blocks of docs/instrument.md and the README's coverage table, written anew
 	@$(PY) -m tests.docs.generated
+
+# FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py
+faults: install fresh-core ## breaks everything on purpose: each fault alone, then mixed ones by seeded schedules
+	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py $(ARGS)
+	@$(PY) -m tests.faults
 
 check: lint types imports lua test ## all that CI looks at
 

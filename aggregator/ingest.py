@@ -252,6 +252,7 @@ class Ingest:
             self.forget_index()
             self._epochs = batch.epochs
         await self._send_dead_letters(batch)
+        failures = self._retrying.store_failures
         if batch.records:
             with self._metrics.stage(Stage.FOLD):
                 self._fold(batch)
@@ -260,15 +261,34 @@ class Ingest:
                 await self._store_sessions()
             self._count(batch)
         with self._metrics.stage(Stage.COMMIT):
-            lost = await self._progress.applied(batch.positions, batch.heads, batch.epochs, batch.last_log_ms)
+            lost = await self._progress.applied(
+                batch.positions,
+                batch.heads,
+                batch.epochs,
+                batch.last_log_ms,
+                confirm=partial(self._confirm, failures),
+            )
         if lost:
-            self.forget_index()
-            self._folder.store_again()
-            await self._store_traces()
-            await self._store_sessions()
+            await self._store_again()
             self._folder.forget()
         else:
             self._folder.finish()
+
+    async def _confirm(self, failures: int) -> None:
+        """Store the batch again if Redis has failed since there were so many `failures`, until it no longer does.
+
+        A replica that took over meanwhile may have missed what was stored first; it can't be told from its
+        `agg:progress`, which had not been moved for this batch yet.
+        """
+        while failures != self._retrying.store_failures:
+            failures = self._retrying.store_failures
+            await self._store_again()
+
+    async def _store_again(self) -> None:
+        self.forget_index()
+        self._folder.store_again()
+        await self._store_traces()
+        await self._store_sessions()
 
     def forget_index(self) -> None:
         """Believe of no session that it is in the deadline index: the next put of each writes it there."""

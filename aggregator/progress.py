@@ -7,7 +7,7 @@ partition is read again from the earlier place, which is safe because spans coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from aggregator.core.logtime import PartitionClock
@@ -20,29 +20,34 @@ log = get_logger()
 
 
 class Start(NamedTuple):
-    """Where a partition starts; `announced_ms` is the watermark in Redis, 0 where it holds nothing that still holds."""
+    """Where a partition starts, and how many records before it retention took that should have been read."""
 
     offset: int
     reason: StartReason
+    lost: int = 0
 
 
 def decide_start(
     *, applied: int | None, committed: int | None, beginning: int, end: int, rewind_on_loss: bool
 ) -> Start:
-    """Where to start, from `agg:progress`, the committed offset and what the log holds."""
+    """Where to start, from `agg:progress`, the committed offset and what the log holds.
+
+    Kafka forgets what was committed for a topic that is deleted.  One of the same name may have grown beyond what was
+    applied of the old one, so what Redis knows says nothing as long as Kafka does not confirm it.
+    """
     if applied is None:
         if committed is None:
             return Start(beginning, StartReason.FIRST)
         start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
     elif committed is None:
-        start = Start(applied, StartReason.APPLIED)
+        return Start(beginning, StartReason.FIRST if applied == beginning else StartReason.NOT_COMMITTED)
     elif applied < committed:
         start = Start(applied, StartReason.REDIS_BEHIND)
     else:
         start = Start(committed, StartReason.COMMITTED)
     if beginning <= start.offset <= end:
         return start
-    return Start(beginning, StartReason.LOG_CUT)
+    return Start(beginning, StartReason.LOG_CUT, lost=max(0, beginning - start.offset))
 
 
 class _Owned:
@@ -153,7 +158,7 @@ class PartitionProgress:
         """
         owned = self._owned.get(partition)
         remembered_ms = owned.clock.watermark_ms if owned is not None else 0
-        lost = reason is StartReason.STATE_LOST
+        lost = reason in (StartReason.STATE_LOST, StartReason.REDIS_BEHIND)
         latest_ms = self._clock.now_ms() - self._allowed_skew_ms if lost else 0
         return max(stored_ms, remembered_ms, latest_ms)
 
@@ -166,7 +171,16 @@ class PartitionProgress:
         self._source.seek(partition, start.offset)
         self.unstarted.discard(partition)
         self._metrics.partition_started(start.reason)
-        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED, StartReason.APPLIED)
+        self._metrics.records_lost(partition.topic, start.lost)  # also 0: an alert needs the series from the start
+        if start.lost:
+            log.error(
+                Event.RECORDS_LOST,
+                topic=partition.topic,
+                partition=partition.number,
+                offset=start.offset - start.lost,
+                records=start.lost,
+            )
+        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED)
         (log.info if usual else log.warning)(
             Event.PARTITION_STARTED,
             topic=partition.topic,
@@ -181,11 +195,14 @@ class PartitionProgress:
         heads: Mapping[Partition, PartitionHead],
         epochs: Mapping[Partition, int],
         last_log_ms: Mapping[Partition, int],
+        *,
+        confirm: Callable[[], Awaitable[None]],
     ) -> bool:
         """Everything before `positions` is in Redis: write that down, announce watermarks, commit to Kafka.
 
-        All arguments are as of one fetch answer.  Says whether Redis turned out to have lost writes; the partitions
-        concerned are then to be started anew.
+        The arguments are as of one fetch answer.  `confirm` is awaited before the commit: it returns once everything
+        is in the very Redis that answers now.  Where it is cut off, Redis is ahead of Kafka, whose place holds then.
+        Says whether Redis turned out to have lost writes; the partitions concerned are then to be started anew.
         """
         writes: dict[Partition, Applied] = {}
         written: dict[Partition, _Owned] = {}
@@ -206,6 +223,7 @@ class PartitionProgress:
         # What was given up and taken again meanwhile has been started anew: the answer is not about it.
         writes = {p: write for p, write in writes.items() if self._owned.get(p) is written[p]}
         lost = self._judge(writes, refused)
+        await confirm()
         await self._commit({p: write.next_offset for p, write in writes.items() if p not in lost})
         return bool(lost)
 

@@ -67,6 +67,7 @@ def logging_restored() -> Iterator[None]:
 # Straight from the table that dashboards rely on: name -> labels.
 CATALOGUE = {
     "records_total": {"topic", "outcome"},
+    "records_lost_total": {"topic"},
     "spans_total": {"outcome"},
     "sessions_opened_total": set(),
     "sessions_reopened_total": set(),
@@ -92,6 +93,7 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     metrics.records("otlp_spans", RecordOutcome.APPLIED, 3)
+    metrics.records_lost("otlp_spans", 0)
     metrics.ignored([("cost", "negative"), ("cost", "negative")])
     metrics.partition_lag("otlp_spans", 1, records=7, watermark_ms=10_000, now_ms=11_500)
     text = generate_latest(registry).decode()

@@ -48,7 +48,7 @@ class StartReason(StrEnum):
 
     FIRST = "first"  # neither Kafka nor Redis knows the partition
     COMMITTED = "committed"  # the usual: what was committed
-    APPLIED = "applied"  # nothing was committed yet, and Redis knows how far it came
+    NOT_COMMITTED = "not_committed"  # Redis knows it, Kafka does not: a crash before the first commit, or a new topic
     REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
     STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
     LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded

@@ -97,6 +97,7 @@ class Metrics:
             return Gauge(f"aggregator_{name}", documentation, labels, registry=registry)
 
         self._records = counter("records", "Input records by what became of them", "topic", "outcome")
+        self._lost = counter("records_lost", "Records that retention took before they were read", "topic")
         self._spans = counter("spans", "Spans by what became of them", "outcome")
         self._opened = counter("sessions_opened", "Sessions whose key was made")
         self._reopened = counter("sessions_reopened", "Closing or closed sessions that became active again")
@@ -153,6 +154,10 @@ class Metrics:
     def records(self, topic: str, outcome: RecordOutcome, count: int = 1) -> None:
         """Count input records of one topic."""
         self._records.labels(topic, outcome).inc(count)
+
+    def records_lost(self, topic: str, count: int) -> None:
+        """Count records of one topic that were gone before they could be read."""
+        self._lost.labels(topic).inc(count)
 
     def spans(self, counts: Mapping[SpanOutcome, int]) -> None:
         """Count the spans of a batch."""

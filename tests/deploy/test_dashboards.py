@@ -98,7 +98,7 @@ async def _broker(stack: AsyncExitStack) -> tuple[Broker, int]:
     assert isinstance(server, ApacheKafka), "the broker's dashboard needs java and mvn on the PATH"
     port = free_port()
     agent = f"-javaagent:{jmx_exporter()}={LOCALHOST}:{port}:{ROOT / 'deploy/kafka/jmx-exporter.yaml'}"
-    server._java = [server._java[0], agent, *server._java[1:]]
+    server.agents.append(agent)
     await stack.enter_async_context(server)
     return Broker(server.address, name, pid=server.pid, is_apache=True), port
 

@@ -29,6 +29,7 @@ one_server = pytest.mark.parametrize("redis_server", sorted(SERVERS)[:1], indire
 COUNTERS: Final = {
     "spans_total": {"outcome"},
     "records_total": {"topic", "outcome"},
+    "records_lost_total": {"topic"},
     "sessions_opened_total": set(),
     "sessions_reopened_total": set(),
     "sessions_closed_total": {"reason"},
