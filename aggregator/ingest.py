@@ -409,6 +409,8 @@ class Ingest:
             for trace, outcome, version in zip(traces, reply.outcomes, reply.versions, strict=True):
                 if outcome is PutOutcome.FOLDED:
                     self._folder.touched_trace(trace.trace_id).not_added()
+                elif outcome is PutOutcome.TOO_LATE and trace.shown:
+                    self._folder.touched_trace(trace.trace_id).too_late()
                 elif outcome is PutOutcome.STALE and trace.shown:
                     stale[trace.trace_id] = version
         created = [trace_id for trace_id in stale if self._folder.touched_trace(trace_id).created]

@@ -66,6 +66,8 @@ class Touched:
         self.folded = 0
         self.created = not state.stored_stamp
         self.previous = state.claim
+        if not state.born_ms:
+            state.born_ms = self.log_ms[0]
         for index, span in enumerate(self.spans):
             version = state.version()
             outcome = merge_span(state, span, max_trace_spans)
@@ -181,6 +183,8 @@ class Folder:
             touched.state = TraceState(known.trace_id)
         touched.merge(self._max_trace_spans)
         state = touched.state
+        if known.stored_stamp:
+            state.born_ms = min(state.born_ms, known.born_ms)
         before = state.version()
         for span in known.spans.values():
             merge_span(state, span, self._max_trace_spans)
@@ -210,6 +214,7 @@ class Folder:
                     trace_id=state.trace_id,
                     version=state.version(),
                     changed_ms=state.changed_ms,
+                    born_ms=state.born_ms,
                     first=touched.previous != claim,
                     conflicting=touched.conflicting,
                     truncated=state.truncated,
@@ -220,7 +225,9 @@ class Folder:
                 else:
                     traces.append(put)
             for ref in state.former:
-                puts.setdefault(ref, []).append(tombstone(state.trace_id, state.version(), state.changed_ms))
+                puts.setdefault(ref, []).append(
+                    tombstone(state.trace_id, state.version(), state.changed_ms, state.born_ms)
+                )
         return puts
 
     def touched(self) -> list[Touched]:
