@@ -250,6 +250,16 @@ class PartitionProgress:
                 owned.recorded = stored
         return lost
 
+    async def go_back(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit these offsets where later ones have been committed: whoever reads on meets those records again."""
+        await self._commit(
+            {
+                partition: offset
+                for partition, offset in offsets.items()
+                if (owned := self._owned.get(partition)) is not None and (owned.committed or 0) > offset
+            }
+        )
+
     async def _commit(self, offsets: Mapping[Partition, int]) -> None:
         new = {
             partition: offset
