@@ -357,6 +357,7 @@ class Ingest:
         )
 
     def _fold(self, batch: Batch) -> None:
+        self._folder.rebuilding = self._progress.rebuilding()
         add = self._folder.add
         for item in batch.records:
             decoded = item.decoded

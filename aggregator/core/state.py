@@ -103,7 +103,12 @@ class TraceState:
         if claim is not None and claim in self.former:
             self.former.remove(claim)
         if old is not None:
-            self.former.append(old)
+            self.leave(old)
+
+    def leave(self, ref: SessionRef) -> None:
+        """Remember a session that the trace does not belong to, though it may be shown there."""
+        if ref not in self.former:
+            self.former.append(ref)
             if len(self.former) > _MAX_FORMER:
                 del self.former[0]
 
