@@ -207,6 +207,7 @@ class _Worker:
             bootstrap_servers=self._brokers,
             group_id=kafka.group_id,
             client_id=kafka.client_id,
+            group_instance_id=kafka.group_instance_id,
             topics=() if kafka.topic_pattern else kafka.topics,
             pattern=kafka.topic_pattern,
             fetch_max_bytes=ingest.fetch_max_bytes,
