@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 
 import pytest
 
@@ -15,7 +16,7 @@ from aggregator.core.errors import StoreUnavailable
 from tests.builders import BASE_MS, record, span
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore
 from tests.paths.test_laws import fresh_world
-from tests.paths.worlds import Life, World, assert_equals_oracle, finish, live
+from tests.paths.worlds import IDLE_MS, Life, World, assert_equals_oracle, finish, live
 from tests.workloads import Record
 
 
@@ -73,3 +74,23 @@ async def test_what_a_replica_has_missed_is_brought_back(missed: int) -> None:
         except AssertionError as error:
             error.add_note(f"the replica has missed {missed} calls from call {step} on")
             raise
+
+
+async def test_of_equal_opened_at_and_revision_the_last_is_right() -> None:
+    """The replica has missed that the session was summarised, nothing else: not even the progress tells (ADR 0009)."""
+    world = fresh_world()
+    world.write(RECORDS[:1], 1)
+    sound = Life(assigned=[[0]], plans=[{}], crash=False)
+    await live(world, sound)
+    world = with_replica(world)
+    await world.stores.lose()  # replication stops
+    world.clock.time_ms += 2 * IDLE_MS
+    await live(world, sound)
+    with pytest.raises(StoreUnavailable):
+        await world.stores.lose()
+    more = Record(record([span(3, {"session.id": "a"})]), 0, world.clock.time_ms)
+    world.write([more], 1)
+    await finish(world, 1)
+    said = [json.loads(document) for _, document in world.log.summaries]
+    assert [one["span_count"] for one in said] == [1, 2]
+    assert len({(one["opened_at"], one["revision"]) for one in said}) == 1
