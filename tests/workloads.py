@@ -270,9 +270,12 @@ class _Writer:
             if isinstance(usage[key], int) and not tokens.has_details:
                 usage[key] = self.pick(HOSTILE_TOKENS)
                 return usage, False, ""
-        if self.seldom(8):  # A second family beside it, which is not added.
+        if self.seldom(5):  # A second family beside it, which is not added, but may tell more of the same call.
             second = self.draw(st.sampled_from(FAMILIES))
-            usage = usage_attributes(second, Tokens(prompt=3, completion=2), variant) | usage
+            details = self.draw(token_figures())
+            same = replace(details, prompt=tokens.prompt, completion=tokens.completion, total_only=False)
+            beside = self.draw(st.sampled_from((same, same, details, Tokens(prompt=3, completion=2))))
+            usage = usage_attributes(second, beside, variant) | usage
             return usage, False, "openinference" if second == "openinference" else family
         return usage, True, family
 

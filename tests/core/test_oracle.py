@@ -460,6 +460,15 @@ class TestReadingUsage:
         assert self.figures(genai | {"llm.token_count.prompt": 10}) == (10, 0, 0, 0, 0)
         assert self.figures(genai | {"llm.token_count.prompt": -10}) == (20, 9, 0, 0, 0)
 
+    def test_other_families_of_the_same_call_lend_details_that_are_missing(self) -> None:
+        first = {"llm.token_count.prompt": 20, "llm.token_count.completion": 9}
+        genai = {"gen_ai.usage.input_tokens": 20, "gen_ai.usage.output_tokens": 9, "gen_ai.usage.total_tokens": 29}
+        vercel = {"ai.usage.inputTokens": 20, "ai.usage.outputTokens": 9, "ai.usage.cachedInputTokens": 7}
+        assert self.figures(first | genai | vercel) == (20, 9, 7, 0, 0)
+        assert self.figures(first | vercel | {"ai.usage.reasoningTokens": 2}) == (20, 9, 7, 0, 2)
+        assert self.figures(first | genai | vercel | {"ai.usage.outputTokens": 8}) == (20, 9, 0, 0, 0)
+        assert self.figures(first | vercel | {"ai.usage.totalTokens": 36}) == (27, 9, 7, 0, 0)
+
     @pytest.mark.parametrize(
         "attributes",
         [
