@@ -212,13 +212,18 @@ def figures_from(family: str, source: Mapping[str, object], columns: tuple[tuple
     )
 
 
+def with_nested(document: Mapping[str, object]) -> dict[str, object]:
+    """The members of a document, and those of objects in it under dotted names."""
+    nested = {f"{k}.{k2}": v2 for k, v in document.items() if isinstance(v, dict) for k2, v2 in v.items()}
+    return nested | {name: value for name, value in document.items() if value is not None}
+
+
 def langfuse_figures(value: Plain) -> Figures | None:
     """Reads Langfuse's open set of keys: where `total` is the sum of all others, those exclude one another."""
     details = json_object(value)
     if details is None:
         return None
-    nested = {f"{k}.{k2}": v2 for k, v in details.items() if isinstance(v, dict) for k2, v2 in v.items()}
-    figures = figures_from("langfuse", {**details, **nested}, LANGFUSE_COLUMNS)
+    figures = figures_from("langfuse", with_nested(details), LANGFUSE_COLUMNS)
     if figures is None:
         return None
     parts = {k: n for k, v in details.items() if k != "total" and (n := token_number(v)) is not None}
@@ -235,7 +240,7 @@ def families_told(attributes: Attributes) -> list[Figures]:
     found.append(langfuse_figures(attributes.get("langfuse.observation.usage_details")))
     for name, columns in DOCUMENT_FAMILIES:
         document = json_object(attributes.get(name))
-        found.append(None if document is None else figures_from(name, document, columns))
+        found.append(None if document is None else figures_from(name, with_nested(document), columns))
     return [figures for figures in found if figures is not None]
 
 

@@ -165,4 +165,15 @@ DOCUMENT_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
             ("total_tokens",),
         ),
     ),
+    (
+        "langsmith.metadata.usage_metadata",
+        (
+            ("input_tokens",),
+            ("output_tokens",),
+            ("input_token_details.cache_read",),
+            ("input_token_details.cache_creation",),
+            ("output_token_details.reasoning",),
+            ("total_tokens",),
+        ),
+    ),
 )

@@ -100,6 +100,7 @@ USAGE_PREFIXES = (
     "ai.usage.",
     "langfuse.observation.usage_details",
     "mlflow.chat.tokenUsage",
+    "langsmith.metadata.usage_metadata",
 )
 
 _ODD_EVIDENCE: dict[str, tuple[dict[str, Value], ...]] = {
@@ -266,11 +267,20 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         (),
         ("total_tokens",),
     ),
+    "langsmith": (
+        ("input_tokens",),
+        ("output_tokens",),
+        ("input_token_details.cache_read",),
+        ("input_token_details.cache_creation",),
+        ("output_token_details.reasoning",),
+        ("total_tokens",),
+    ),
 }
 _JSON_ATTRIBUTES = {
     "langfuse": "langfuse.observation.usage_details",
     "openai in langfuse": "langfuse.observation.usage_details",
     "mlflow": "mlflow.chat.tokenUsage",
+    "langsmith": "langsmith.metadata.usage_metadata",
 }
 FAMILIES = ("openinference", "openinference", "gen_ai", "gen_ai", "langfuse", *_NAMES)
 
@@ -297,7 +307,11 @@ def nested(figures: dict[str, int]) -> dict[str, object]:
     result: dict[str, object] = {}
     for name, figure in figures.items():
         outer, _, inner = name.partition(".")
-        result[outer] = {inner: figure} if inner else figure
+        within = result.setdefault(outer, {}) if inner else None
+        if isinstance(within, dict):
+            within[inner] = figure
+        else:
+            result[name] = figure
     return result
 
 

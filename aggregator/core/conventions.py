@@ -212,6 +212,15 @@ USAGE: Final = (
         cache_write=("cache_creation_input_tokens",),
         total=("total_tokens",),
     ),
+    UsageFamily(  # LangSmith, mostly for the details that its OTel GenAI lacks
+        document="langsmith.metadata.usage_metadata",
+        prompt=("input_tokens",),
+        completion=("output_tokens",),
+        cache_read=("input_token_details.cache_read",),
+        cache_write=("input_token_details.cache_creation",),
+        reasoning=("output_token_details.reasoning",),
+        total=("total_tokens",),
+    ),
 )
 
 

@@ -531,6 +531,14 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (WRITE, "mlflow.chat.tokenUsage|cache_creation_input_tokens"),
         (TOTAL, "mlflow.chat.tokenUsage|total_tokens"),
     ],
+    [
+        (PROMPT, "langsmith.metadata.usage_metadata|input_tokens"),
+        (COMPLETION, "langsmith.metadata.usage_metadata|output_tokens"),
+        (READ, "langsmith.metadata.usage_metadata|input_token_details.cache_read"),
+        (WRITE, "langsmith.metadata.usage_metadata|input_token_details.cache_creation"),
+        (REASONING, "langsmith.metadata.usage_metadata|output_token_details.reasoning"),
+        (TOTAL, "langsmith.metadata.usage_metadata|total_tokens"),
+    ],
 ]
 CELLS = [(family, column, name) for family, cells in enumerate(FAMILIES) for column, name in cells]
 
@@ -610,6 +618,20 @@ def test_another_family_of_the_same_call_lends_its_details() -> None:
     langfuse = {"input": 4732, "input_cached_tokens": 256, "output": 432, "output_reasoning": 33, "total": 5453}
     document = {"langfuse.observation.usage_details": json.dumps(langfuse)}
     assert figures(span_of(third | document)) == (4988, 465, 256, 0, 33)
+
+
+def test_langsmith_tells_details_in_a_document_beside_the_sums() -> None:
+    document = {
+        "input_tokens": 1864,
+        "output_tokens": 149,
+        "total_tokens": 2013,
+        "input_token_details": {"cache_read": 64},
+        "output_token_details": {"reasoning": 9},
+    }
+    sums = {"gen_ai.usage.input_tokens": 1864, "gen_ai.usage.output_tokens": 149, "gen_ai.usage.total_tokens": 2013}
+    metadata = {"langsmith.metadata.usage_metadata": json.dumps(document)}
+    assert figures(span_of(sums | metadata)) == figures(span_of(metadata)) == (1864, 149, 64, 0, 9)
+    assert figures(span_of(sums | {"gen_ai.usage.output_tokens": 148} | metadata)) == (1864, 148, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
