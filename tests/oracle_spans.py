@@ -31,6 +31,7 @@ from tests.oracle_tables import (
     PROVIDER_ATTRIBUTES,
     REASONING_IN_TOTAL_SCOPES,
     USER_ATTRIBUTES,
+    ZERO_IS_NO_COST_SCOPES,
 )
 
 Plain = str | bool | int | float | None
@@ -61,6 +62,11 @@ class Usage:
     written_prompt: int = 0
     written_completion: int = 0
 
+    @property
+    def has_any(self) -> bool:
+        figures = (self.prompt, self.completion, self.cache_read, self.cache_write, self.reasoning, self.embedding)
+        return max(figures) > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpanRead:
@@ -86,8 +92,7 @@ class SpanRead:
 
     @property
     def has_usage(self) -> bool:
-        u = self.usage
-        return max(u.prompt, u.completion, u.cache_read, u.cache_write, u.reasoning, u.embedding) > 0
+        return self.usage.has_any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,10 +309,13 @@ def normalised(figures: Figures | None, span_class: str, scope: str, attributes:
     )
 
 
-def read_cost(attributes: Attributes) -> int | None:
+def read_cost(attributes: Attributes, usage: Usage, scope: str) -> int | None:
+    """The first usable cost; zero says nothing without tokens, and nothing of scopes that write it for unknown."""
     details = json_object(attributes.get("langfuse.observation.cost_details"))
     values = [None if details is None else details.get("total"), *(attributes.get(name) for name in COST_ATTRIBUTES)]
-    return next((cost for value in values if (cost := cost_number(value)) is not None), None)
+    found = next((cost for value in values if (cost := cost_number(value)) is not None), None)
+    means_nothing = not usage.has_any or scope.startswith(ZERO_IS_NO_COST_SCOPES)
+    return None if found == 0 and means_nothing else found
 
 
 def read_model(attributes: Attributes, family: str) -> str:
@@ -449,6 +457,7 @@ def read_span(
     model = read_model(attributes, "" if figures is None else figures.family)
     span_class = read_class(attributes, has_figures=figures is not None, model=model)
     parent = span.parent_span_id
+    usage = normalised(figures, span_class, scope, attributes)
     return SpanRead(
         trace_id=span.trace_id,
         span_id=span.span_id,
@@ -464,7 +473,7 @@ def read_span(
         claim=claim,
         user_id=user_id,
         model=model,
-        usage=normalised(figures, span_class, scope, attributes),
-        cost_nano=read_cost(attributes),
+        usage=usage,
+        cost_nano=read_cost(attributes, usage, scope),
         encoding=span.SerializeToString(deterministic=True),
     )

@@ -127,6 +127,7 @@ CACHE_APART_SCOPES = (
     ("opentelemetry.instrumentation.bedrock", ()),
     ("openlit", ("anthropic", "aws.bedrock")),
 )
+ZERO_IS_NO_COST_SCOPES = ("openlit",)
 REASONING_IN_TOTAL_SCOPES = (
     "opentelemetry.instrumentation.google_generativeai",
     "opentelemetry.instrumentation.vertexai",

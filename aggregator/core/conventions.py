@@ -244,18 +244,19 @@ class ScopeHabit(NamedTuple):
 
     `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers, or for any
     where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
-    in neither.
+    in neither.  `zero_is_no_cost`: a cost of zero is written where no price is known.
     """
 
     scope: str
     cache_apart: bool = False
     providers: tuple[str, ...] = ()
     rest_is_completion: bool = False
+    zero_is_no_cost: bool = False
 
 
 SCOPE_HABITS: Final = (  # docs/adr/0007 has the evidence
     ScopeHabit("opentelemetry.instrumentation.bedrock", cache_apart=True),  # OpenLLMetry
-    ScopeHabit("openlit", cache_apart=True, providers=("anthropic", "aws.bedrock")),
+    ScopeHabit("openlit", cache_apart=True, providers=("anthropic", "aws.bedrock"), zero_is_no_cost=True),
     ScopeHabit("opentelemetry.instrumentation.google_generativeai", rest_is_completion=True),  # OpenLLMetry
     ScopeHabit("opentelemetry.instrumentation.vertexai", rest_is_completion=True),  # OpenLLMetry
     ScopeHabit("openinference.instrumentation.vertexai", rest_is_completion=True),

@@ -80,6 +80,8 @@ def read_call(span: Span, raw: RawSpan, conventions: Conventions, ignored: Ignor
         _set_usage(span, usage, raw.scope)
     if roles & table.HAS_COST:
         span.cost_nano = _cost(values, conventions, ignored)
+        if span.cost_nano == 0 and (raw.scope.zero_is_no_cost or not span.has_tokens()):
+            span.cost_nano = NO_COST  # nobody knew it
 
 
 def _borrow_details(usage: Usage, raw: RawSpan, conventions: Conventions, ignored: Ignored) -> None:

@@ -949,9 +949,34 @@ def test_parts_of_a_cost_are_none() -> None:
     ids=str,
 )
 def test_cost_values(value: object, nano: int, reason: str | None) -> None:
-    decoded = read({"llm.cost.total": value})
+    decoded = read({"llm.cost.total": value, "llm.token_count.prompt": 1})
     assert decoded.spans[0].cost_nano == nano
     assert decoded.ignored == ([("cost", reason)] if reason else [])
+
+
+ONE_TOKEN = {"gen_ai.usage.input_tokens": 1}
+COSTLESS = {"langfuse.observation.cost_details": '{"input": 0, "output": 0, "total": 0}'}
+
+
+@pytest.mark.parametrize(
+    ("scope", "attributes", "nano"),
+    [
+        # as Langfuse writes of a generation that failed
+        ("langfuse-sdk", COSTLESS, NO_COST),
+        ("langfuse-sdk", COSTLESS | {"gen_ai.usage.input_tokens": 0}, NO_COST),
+        ("langfuse-sdk", COSTLESS | ONE_TOKEN, 0),
+        ("langfuse-sdk", COSTLESS | {"gen_ai.usage.cache_read.input_tokens": 1}, 0),
+        ("", COSTLESS | ONE_TOKEN | {"gen_ai.operation.name": "embeddings"}, 0),
+        # as OpenLIT writes where it knows no price
+        ("openlit.instrumentation.openai", ONE_TOKEN | {"gen_ai.usage.cost": 0}, NO_COST),
+        ("openlit.instrumentation.openai", ONE_TOKEN | {"gen_ai.usage.cost": 1e-9}, 1),
+        ("my.openlit", ONE_TOKEN | {"gen_ai.usage.cost": 0}, 0),
+        # a cost without tokens, as of a tool
+        ("", {"llm.cost.total": 1e-9}, 1),
+    ],
+)
+def test_a_cost_of_zero_that_says_nothing(scope: str, attributes: Attributes, nano: int) -> None:
+    assert span_of(attributes, scope=scope).cost_nano == nano
 
 
 @pytest.mark.parametrize(
