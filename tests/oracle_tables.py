@@ -26,7 +26,7 @@ USER_ATTRIBUTES = (
     "enduser.id",
 )
 PROJECT_ATTRIBUTES = ("openinference.project.name", "arize.project.name", "model_id")
-COST_ATTRIBUTES = ("llm.cost.total", "gen_ai.usage.cost", "operation.cost")
+COST_ATTRIBUTES = ("llm.cost.total", "gen_ai.usage.cost", "gen_ai.cost.total_cost", "operation.cost")
 MODEL_ATTRIBUTES = (
     "gen_ai.response.model",
     "llm.model_name",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.builders import BASE_MS, Value, joined, record, span
-from tests.oracle_tables import REASONING_IN_TOTAL_SCOPES
+from tests.oracle_tables import COST_ATTRIBUTES, REASONING_IN_TOTAL_SCOPES
 from tests.workload_attributes import (
     CLASS_ATTRIBUTES,
     FAMILIES,
@@ -298,7 +298,7 @@ class _Writer:
     def cost(self) -> list[tuple[str, Value]]:
         if not self.seldom(3):
             return []
-        variant = self.draw(st.integers(0, 3))
+        variant = self.draw(st.integers(0, len(COST_ATTRIBUTES)))
         if self.seldom(5):
             return cost_attributes(variant, self.pick(HOSTILE_COSTS)) + cost_attributes(2, self.pick(COSTS))
         return cost_attributes(variant, self.pick(COSTS))

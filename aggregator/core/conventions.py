@@ -235,6 +235,7 @@ COST: Final = (  # never the parts under llm.cost.*_details: LiteLLM's instrumen
     CostSource("langfuse.observation.cost_details", key="total"),
     CostSource("llm.cost.total"),
     CostSource("gen_ai.usage.cost"),
+    CostSource("gen_ai.cost.total_cost"),  # LiteLLM
     CostSource("operation.cost"),
 )
 

@@ -893,6 +893,7 @@ COSTS = [
     "langfuse.observation.cost_details|total",
     "llm.cost.total",
     "gen_ai.usage.cost",
+    "gen_ai.cost.total_cost",
     "operation.cost",
 ]
 
