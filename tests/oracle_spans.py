@@ -271,7 +271,7 @@ def read_figures(attributes: Attributes) -> Figures | None:
 
 def writes_cache_apart(scope: str, attributes: Attributes) -> bool:
     """Says whether a scope is known to leave cached tokens out of the prompt."""
-    provider = text_of(attributes, PROVIDER_ATTRIBUTES, "")
+    provider = text_of(attributes, PROVIDER_ATTRIBUTES, "").lower()
     return any(
         scope.startswith(begin) and (not providers or provider in providers) for begin, providers in CACHE_APART_SCOPES
     )

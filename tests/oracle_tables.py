@@ -126,6 +126,7 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
 CACHE_APART_SCOPES = (
     ("opentelemetry.instrumentation.bedrock", ()),
     ("openlit", ("anthropic", "aws.bedrock")),
+    ("openinference.instrumentation.agno", ("anthropic", "awsbedrock")),
 )
 ZERO_IS_NO_COST_SCOPES = ("openlit",)
 REASONING_IN_TOTAL_SCOPES = (

@@ -46,7 +46,7 @@ SESSIONS: tuple[Value, ...] = ("s-1", "s-1", "s-2", "a/b é", 7, True, " s-1 ")
 PROJECTS = ("", "demo", "p/2")
 USERS: tuple[Value, ...] = ("u-1", "u-2", " u-2", "", 3, "x" * 513)
 SERVICES = ("", "chat", "search")
-PROVIDERS = ("openai", "anthropic", "aws.bedrock")
+PROVIDERS = ("openai", "anthropic", "Anthropic", "aws.bedrock", "AwsBedrock")
 COSTS: tuple[Value, ...] = (0, 0.0, 0.25, 0.1, "0.5", " 1e-3 ", 1.5e-9, 2.5e-9, 1, 1_000_000)
 
 
@@ -251,7 +251,7 @@ class _Writer:
             *self.cost(),
             *self.claims(),
         ]
-        if self.seldom(3) or sketch.scope.startswith("openlit"):
+        if self.seldom(3) or sketch.scope.startswith(("openlit", "openinference.instrumentation.agno")):
             written.append((self.draw(st.sampled_from(PROVIDER_ATTRIBUTES)), self.pick(PROVIDERS)))
         if self.seldom(3):
             written.append((self.draw(st.sampled_from(USER_ATTRIBUTES)), self.pick(USERS)))

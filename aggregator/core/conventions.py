@@ -243,8 +243,8 @@ COST: Final = (  # never the parts under llm.cost.*_details: LiteLLM's instrumen
 class ScopeHabit(NamedTuple):
     """How instrumentation scopes whose names begin so write figures that their other attributes do not give away.
 
-    `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers, or for any
-    where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
+    `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers (in lower case;
+    producers' are compared without regard to it), or for any where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
     in neither.  `zero_is_no_cost`: a cost of zero is written where no price is known.
     """
 
@@ -261,6 +261,7 @@ SCOPE_HABITS: Final = (  # docs/adr/0007 has the evidence
     ScopeHabit("opentelemetry.instrumentation.google_generativeai", rest_is_completion=True),  # OpenLLMetry
     ScopeHabit("opentelemetry.instrumentation.vertexai", rest_is_completion=True),  # OpenLLMetry
     ScopeHabit("openinference.instrumentation.vertexai", rest_is_completion=True),
+    ScopeHabit("openinference.instrumentation.agno", cache_apart=True, providers=("anthropic", "awsbedrock")),
 )
 NO_HABIT: Final = ScopeHabit("")
 

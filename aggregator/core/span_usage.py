@@ -176,8 +176,8 @@ def _set_usage(span: Span, usage: Usage, scope: Scope) -> None:
         more: i64 = total - prompt - completion  # what the total holds beyond the two
         apart = total >= 0 and more > 0
         cache_apart = cache > prompt or (apart and cache > 0 and (more == cache or more == cache + reasoning))
-        if scope.cache_apart and not cache_apart:
-            cache_apart = not scope.providers or span.provider in scope.providers
+        if scope.cache_apart and cache > 0 and not cache_apart:
+            cache_apart = not scope.providers or span.provider.lower() in scope.providers
         if scope.rest_is_completion and apart and reasoning == 0:
             reasoning = more
             cache_apart = False
