@@ -105,6 +105,7 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
                 G + "details.reasoning_tokens",
                 G + "details.thoughts_tokens",
                 G + "completion_tokens_details.reasoning_tokens",
+                G + "experimental.reasoning_tokens",
             ),
             (G + "total_tokens", "llm.usage.total_tokens"),
         ),

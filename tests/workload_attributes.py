@@ -224,6 +224,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             _G + "details.reasoning_tokens",
             _G + "details.thoughts_tokens",
             _G + "completion_tokens_details.reasoning_tokens",
+            _G + "experimental.reasoning_tokens",
         ),
         (_G + "total_tokens", "llm.usage.total_tokens"),
     ),

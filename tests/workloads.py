@@ -262,7 +262,7 @@ class _Writer:
     def usage(self, tokens: Tokens) -> tuple[dict[str, Value], bool, str]:
         if tokens.nothing:
             return {}, False, ""
-        family, variant = self.draw(st.sampled_from(FAMILIES)), self.draw(st.integers(0, 4))
+        family, variant = self.draw(st.sampled_from(FAMILIES)), self.draw(st.integers(0, 5))
         usage = usage_attributes(family, tokens, variant)
         if self.seldom(8):
             key = self.draw(st.sampled_from(sorted(usage)))

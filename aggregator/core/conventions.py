@@ -172,6 +172,7 @@ USAGE: Final = (
             "gen_ai.usage.details.reasoning_tokens",
             "gen_ai.usage.details.thoughts_tokens",  # Pydantic AI with Gemini
             "gen_ai.usage.completion_tokens_details.reasoning_tokens",  # OpenLIT with Google ADK
+            "gen_ai.usage.experimental.reasoning_tokens",  # Google ADK 1
         ),
         total=("gen_ai.usage.total_tokens", "llm.usage.total_tokens"),
     ),

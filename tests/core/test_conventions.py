@@ -487,6 +487,7 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (REASONING, "gen_ai.usage.details.reasoning_tokens"),
         (REASONING, "gen_ai.usage.details.thoughts_tokens"),
         (REASONING, "gen_ai.usage.completion_tokens_details.reasoning_tokens"),
+        (REASONING, "gen_ai.usage.experimental.reasoning_tokens"),
         (TOTAL, "gen_ai.usage.total_tokens"),
         (TOTAL, "llm.usage.total_tokens"),
     ],
