@@ -245,8 +245,9 @@ class ScopeHabit(NamedTuple):
     """How instrumentation scopes whose names begin so write figures that their other attributes do not give away.
 
     `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers (in lower case;
-    producers' are compared without regard to it), or for any where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
-    in neither.  `zero_is_no_cost`: a cost of zero is written where no price is known.
+    producers' are compared without regard to it), or for any where none is named.
+    `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is in neither.
+    `zero_is_no_cost`: a cost of zero is written where no price is known.
     """
 
     scope: str
