@@ -22,6 +22,7 @@ SESSION_ID: Final = (
     "langfuse.session.id",  # Langfuse
     "traceloop.association.properties.session_id",  # OpenLLMetry
     "ai.telemetry.metadata.sessionId",  # Vercel AI SDK
+    "ai.settings.context.sessionId",  # Vercel AI SDK 7
     "langsmith.metadata.session_id",  # LangSmith; its trace.session_id and .session_name name the project instead
     "langsmith.metadata.thread_id",
     "langsmith.metadata.conversation_id",
@@ -38,6 +39,7 @@ USER_ID: Final = (
     "langfuse.user.id",
     "traceloop.association.properties.user_id",
     "ai.telemetry.metadata.userId",
+    "ai.settings.context.userId",
     "langsmith.metadata.user_id",
     "mlflow.trace.user",
     "enduser.id",

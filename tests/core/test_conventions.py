@@ -119,6 +119,7 @@ SESSION_IDS = [
     "langfuse.session.id",
     "traceloop.association.properties.session_id",
     "ai.telemetry.metadata.sessionId",
+    "ai.settings.context.sessionId",
     "langsmith.metadata.session_id",
     "langsmith.metadata.thread_id",
     "langsmith.metadata.conversation_id",
@@ -248,6 +249,7 @@ USER_IDS = [
     "langfuse.user.id",
     "traceloop.association.properties.user_id",
     "ai.telemetry.metadata.userId",
+    "ai.settings.context.userId",
     "langsmith.metadata.user_id",
     "mlflow.trace.user",
     "enduser.id",
@@ -614,7 +616,11 @@ VERCEL_STREAM: dict[str, object] = {  # as AI SDK 6 writes it
 
 def test_another_family_of_the_same_call_lends_its_details() -> None:
     assert figures(span_of(VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
-    third = {"llm.token_count.prompt": 4988, "llm.token_count.completion": 465, "llm.token_count.total": 5453}
+    third: dict[str, object] = {
+        "llm.token_count.prompt": 4988,
+        "llm.token_count.completion": 465,
+        "llm.token_count.total": 5453,
+    }
     assert figures(span_of(third | VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
     langfuse = {"input": 4732, "input_cached_tokens": 256, "output": 432, "output_reasoning": 33, "total": 5453}
     document = {"langfuse.observation.usage_details": json.dumps(langfuse)}
@@ -629,7 +635,11 @@ def test_langsmith_tells_details_in_a_document_beside_the_sums() -> None:
         "input_token_details": {"cache_read": 64},
         "output_token_details": {"reasoning": 9},
     }
-    sums = {"gen_ai.usage.input_tokens": 1864, "gen_ai.usage.output_tokens": 149, "gen_ai.usage.total_tokens": 2013}
+    sums: dict[str, object] = {
+        "gen_ai.usage.input_tokens": 1864,
+        "gen_ai.usage.output_tokens": 149,
+        "gen_ai.usage.total_tokens": 2013,
+    }
     metadata = {"langsmith.metadata.usage_metadata": json.dumps(document)}
     assert figures(span_of(sums | metadata)) == figures(span_of(metadata)) == (1864, 149, 64, 0, 9)
     assert figures(span_of(sums | {"gen_ai.usage.output_tokens": 148} | metadata)) == (1864, 148, 0, 0, 0)

@@ -652,7 +652,7 @@ class TestClaims:
     def test_an_unusable_value_makes_the_next_row_claim(self) -> None:
         unusable: list[Value] = ["", "  ", 1.5, b"s", ["s"], None, "x" * 513, "é" * 257]
         for value in unusable:
-            assert read({"session.id": value, "gen_ai.conversation.id": " c "}).claim == (11, "c")
+            assert read({"session.id": value, "gen_ai.conversation.id": " c "}).claim == (12, "c")
         assert read({"session.id": "x" * 512}).claim == (0, "x" * 512)
 
     @pytest.mark.parametrize(("value", "text"), [(7, "7"), (True, "true"), (False, "false"), (" s ", "s")])
@@ -660,7 +660,7 @@ class TestClaims:
         assert read({"session.id": value}).claim == (0, text)
 
     def test_the_resource_claims_last_and_own_attributes_first(self) -> None:
-        assert read({}, resource={"session.id": "r"}).claim == (12, "r")
+        assert read({}, resource={"session.id": "r"}).claim == (13, "r")
         message = record([span(1, {"session.id": "s", "app.session": "own"})])
         (found,), _ = read_record(message, BASE_MS, session_id_attributes=("app.session",))
         assert found.claim == (0, "own")
