@@ -56,6 +56,7 @@ async def run(
                 max_duration_ms=10**12,
                 retention_ms=RETENTION_MS,
                 max_session_traces=1000,
+                trace_life_ms=RETENTION_MS,
             ),
             schedule=RedisSchedule(connections, KEYS),
             progress=RedisProgress(connections, KEYS),
