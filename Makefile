@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
-.PHONY: fresh-core faults interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
+.PHONY: fresh-core faults fuzz interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
 # Where `make sbom` writes
 SBOM ?= dist/session-aggregator.cdx.json
 
@@ -59,6 +59,11 @@ docs: install ## the code blocks of docs/instrument.md and the README's coverage
 faults: install fresh-core ## breaks everything on purpose: each fault alone, then mixed ones by seeded schedules
 	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py $(ARGS)
 	@$(PY) -m tests.faults
+
+# FUZZ_SECONDS; atheris is not in the lock, since it has no wheel for every Python that the rest runs on
+fuzz: install clean-compiled ## the decoder against the official parser, coverage-guided
+	@test -d .cache/fuzzer/atheris || $(PY) -m uv pip install --quiet --python $(PY) --target .cache/fuzzer -r tests/fuzz/requirements.txt
+	@PYTHONPATH=.cache/fuzzer $(PY) -m tests.fuzz
 
 check: lint types imports lua test ## all that CI looks at
 

@@ -25,6 +25,7 @@ from aggregator.adapters.kafka.source import KafkaSource, OffsetReset, log_reset
 from aggregator.adapters.own_prices import OwnPricer
 from aggregator.adapters.prices import GenaiPricer
 from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.corrupt import CorruptKeys
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
@@ -148,6 +149,7 @@ class _Worker:
         self._source = source = KafkaSource(
             self._source_options(), rebalances, security=self._security, on_reset=self._on_reset
         )
+        corrupt = CorruptKeys(self._redis, keys, ttl_ms=_ms(session.retention_s), count=metrics.corrupt_key)
         sessions = RedisSessions(
             self._redis,
             keys,
@@ -156,9 +158,10 @@ class _Worker:
             retention_ms=_ms(session.retention_s),
             max_session_traces=session.max_session_traces,
             trace_life_ms=self._claimed_ttl_ms,
+            corrupt=corrupt,
         )
-        schedule = RedisSchedule(self._redis, keys)
-        progress = RedisProgress(self._redis, keys)
+        schedule = RedisSchedule(self._redis, keys, corrupt)
+        progress = RedisProgress(self._redis, keys, corrupt)
         self._partitions = PartitionProgress(
             source=source,
             store=progress,
@@ -170,7 +173,7 @@ class _Worker:
         )
         self._ingest = rebalances.ingest = Ingest(
             source=source,
-            traces=RedisTraces(self._redis, keys),
+            traces=RedisTraces(self._redis, keys, corrupt),
             sessions=sessions,
             schedule=schedule,
             dead_letters=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),

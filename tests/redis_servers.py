@@ -111,7 +111,10 @@ class RedisServer:
 
 
 class Guard:
-    """Sentinels over a master and a replica of it; `password` is that of the servers, `own_password` of the Sentinels."""
+    """Sentinels over a master and a replica of it.
+
+    `password` is that of the servers, `own_password` of the Sentinels.
+    """
 
     def __init__(self, program: str, *options: str, sentinels: int = 1, password: str = "", own_password: str = ""):
         login = ("--requirepass", password, "--masterauth", password) if password else ()
@@ -336,7 +339,9 @@ def assert_every_key_lives_or_expires(
     keys = {key.decode(): plain.pttl(key) for key in plain.scan_iter(count=1000)}
     live = {key for key in keys if _is_session(key, prefix) and _is_live(plain, key)}
     for key, ttl_ms in keys.items():
-        if "{" not in key:
+        if key.startswith(f"{prefix}:corrupt:"):
+            assert ttl_ms >= 0, f"{key} was set aside and never expires"
+        elif "{" not in key:
             assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(
                 (f"{prefix}:due:", f"{prefix}:progress:")
             )

@@ -43,6 +43,16 @@ class Stage(StrEnum):
     SETTLE = "settle"
 
 
+class CorruptKind(StrEnum):
+    """What a value in Redis that can't be read should have been."""
+
+    TRACE = "trace"
+    SESSION = "session"
+    DUE = "due"
+    PROGRESS = "progress"
+    WATERMARKS = "watermarks"
+
+
 class StartReason(StrEnum):
     """Why a partition is read from where it is."""
 

@@ -46,6 +46,7 @@ class Event(StrEnum):
     DEAD_LETTER_CUT = "dead_letter_cut"  # topic, partition, offset, bytes
 
     REDIS_CONNECTED = "redis_connected"  # version, cluster
+    CORRUPT_KEY = "corrupt_key"  # kind, key, kept_as, error: a value that could not be read was set aside
     STATE_LOST = "state_lost"  # topic, partition, expected, found
 
     SUMMARY_CUT = "summary_cut"  # sessions, error: published without the detail of their traces

@@ -23,7 +23,7 @@ P = Partition("otlp_spans", 0)
 @pytest.fixture
 def guard() -> Iterator[Guard]:
     program = next(iter(redis_servers_available().values()))
-    made = Guard(program, sentinels=2, password="of-servers", own_password="of-sentinels")
+    made = Guard(program, sentinels=2, password="of-servers", own_password="of-sentinels")  # noqa: S106 - for a minute, on loopback
     yield made
     made.remove()
 

@@ -10,7 +10,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.connections import Connections, connect
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
@@ -38,31 +38,35 @@ KEYS = Keys(closing_shards=SHARDS)
 on_one_server = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+def stores_on(connections: Connections, empty: Callable[[], object]) -> Stores:
+    """All stores on the servers that `empty` empties."""
+
+    async def lose() -> None:
+        empty()
+
+    return Stores(
+        traces=RedisTraces(connections, KEYS),
+        sessions=RedisSessions(
+            connections,
+            KEYS,
+            idle_timeout_ms=IDLE_MS,
+            max_duration_ms=10**12,
+            retention_ms=RETENTION_MS,
+            max_session_traces=1000,
+            trace_life_ms=RETENTION_MS,
+        ),
+        schedule=RedisSchedule(connections, KEYS),
+        progress=RedisProgress(connections, KEYS),
+        lose=lose,
+    )
+
+
 async def run(
     url: str, *, cluster: bool, empty: Callable[[], object], workload: Workload, history: list[Life]
 ) -> World:
     connections = connect(url, cluster=cluster)
 
-    async def lose() -> None:
-        empty()
-
-    world = World(
-        stores=Stores(
-            traces=RedisTraces(connections, KEYS),
-            sessions=RedisSessions(
-                connections,
-                KEYS,
-                idle_timeout_ms=IDLE_MS,
-                max_duration_ms=10**12,
-                retention_ms=RETENTION_MS,
-                max_session_traces=1000,
-                trace_life_ms=RETENTION_MS,
-            ),
-            schedule=RedisSchedule(connections, KEYS),
-            progress=RedisProgress(connections, KEYS),
-            lose=lose,
-        )
-    )
+    world = World(stores=stores_on(connections, empty))
     try:
         await live_through(world, workload.records, history, PARTITIONS)
     finally:

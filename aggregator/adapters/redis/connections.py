@@ -6,7 +6,7 @@ redis-py keeps pools, TLS and AUTH; batches go past its command layer (`wire.py`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis, RedisCluster
@@ -98,11 +98,9 @@ class GuardedRedis(SingleRedis):
     """
 
     def __init__(self, client: Redis, sentinel: Sentinel) -> None:
-        pool = client.connection_pool
-        assert isinstance(pool, SentinelConnectionPool)
-        self._pool = pool
+        self._pool = cast(SentinelConnectionPool, client.connection_pool)  # as redis-py's `master_for` makes it
         self._sentinel = sentinel
-        super().__init__(client, f"{pool.service_name} of the Sentinels {addresses(sentinel)}")
+        super().__init__(client, f"{self._pool.service_name} of the Sentinels {addresses(sentinel)}")
 
     async def nodes(self) -> Sequence[Node]:
         """See `Connections`; asks the Sentinels."""

@@ -11,6 +11,7 @@
 | `agg:watermarks`                      | hash   | stays: one field per partition                 | progress_write.lua |
 | `agg:progress`                        | hash   | stays: one field per partition                 | progress_write.lua |
 | `agg:progress:<n>`                    | hash   | stays: one field per partition; on a Cluster   | as above           |
+| `agg:corrupt:<any of the others>`     | any    | `retention`: what could not be read            | set_aside.lua      |
 
 `agg` is the prefix.  Project and session id are percent-encoded, so that neither `/`, braces nor anything unprintable
 of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
@@ -73,6 +74,10 @@ class Keys:
     def trace(self, trace_id: bytes) -> str:
         """The key of a trace state."""
         return f"{self._trace_head}{trace_id.hex()}}}"
+
+    def corrupt(self, key: str) -> str:
+        """Where a key goes whose value can't be read: on a Cluster in the same slot, where it has a hash tag."""
+        return f"{self.prefix}:corrupt{key.removeprefix(self.prefix)}"
 
     def due(self, shard: int) -> str:
         """The key of one shard of the deadline index."""

@@ -83,6 +83,7 @@ SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
 PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
 PROGRESS_WITNESS: Final = Script("progress_witness", items_per_call=250)
+SET_ASIDE: Final = Script("set_aside", items_per_call=100)
 ALL_SCRIPTS: Final = (
     TRACE_STORE,
     SESSION_PUT,
@@ -91,6 +92,7 @@ ALL_SCRIPTS: Final = (
     SCHEDULE_MOVE,
     PROGRESS_WRITE,
     PROGRESS_WITNESS,
+    SET_ASIDE,
 )
 
 
