@@ -223,7 +223,9 @@ def assert_every_key_lives_or_expires(
     live = {key for key in keys if _is_session(key, prefix) and _is_live(plain, key)}
     for key, ttl_ms in keys.items():
         if "{" not in key:
-            assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(f"{prefix}:due:")
+            expires = key == f"{prefix}:projects" or key.startswith((f"{prefix}:index:", f"{prefix}:indexed:"))
+            stays = key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(f"{prefix}:due:")
+            assert stays or (expires and ttl_ms >= 0), f"{key} lives for {ttl_ms} ms"
         elif key[: key.index("}") + 1] in live:
             assert ttl_ms == -1, f"{key} of an open session expires in {ttl_ms} ms"
         else:

@@ -91,7 +91,18 @@ SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
 PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
-ALL_SCRIPTS: Final = (TRACE_STORE, SESSION_PUT, SESSION_CLAIM, SESSION_SETTLE, SCHEDULE_MOVE, PROGRESS_WRITE)
+INDEX_READ: Final = Script("index_read", items_per_call=250)
+INDEX_WRITE: Final = Script("index_write", items_per_call=200)
+ALL_SCRIPTS: Final = (
+    TRACE_STORE,
+    SESSION_PUT,
+    SESSION_CLAIM,
+    SESSION_SETTLE,
+    SCHEDULE_MOVE,
+    PROGRESS_WRITE,
+    INDEX_READ,
+    INDEX_WRITE,
+)
 
 
 def chunks(script: Script, bodies: Sequence[Body]) -> list[slice]:

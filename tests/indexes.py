@@ -1,0 +1,58 @@
+"""Holds the session indexes of a Redis against the session hashes, read directly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aggregator.adapters.redis.keys import Keys
+from aggregator.core.model import SessionRef
+from aggregator.core.naming import decode_ref, percent_encode
+from aggregator.ports import IndexOrder
+from tests.fake_index import Listed, expected_scores
+
+Hashes = dict[SessionRef, dict[str, str]]
+
+
+def session_hashes(client: Any, prefix: str = "agg") -> Hashes:
+    """The public fields of every session hash."""
+    found: Hashes = {}
+    head = f"{prefix}:session:{{"
+    for key in client.scan_iter(match=f"{head}*", count=1000):
+        name = key.decode()
+        if name.endswith("}"):
+            fields = {field.decode(): value.decode() for field, value in client.hgetall(key).items()}
+            found[decode_ref(name[len(head) : -1])] = {
+                field: value for field, value in fields.items() if not field.startswith("_")
+            }
+    return found
+
+
+def assert_indexes_show_sessions(client: Any, keys: Keys) -> None:
+    """Every session that has traces is in each index as it stands and under its user, and nothing else is."""
+    hashes = session_hashes(client, keys.prefix)
+    expected: dict[SessionRef, Listed] = {}
+    for ref, fields in hashes.items():
+        if (scores := expected_scores(fields)) is not None:
+            expected[ref] = scores
+    wanted: dict[str, dict[str, float]] = {}
+    changed: dict[str, set[str]] = {}
+    for ref, listed in expected.items():
+        member = percent_encode(ref.session_id)
+        for order, score in listed.items():
+            wanted.setdefault(keys.index(ref.project, order), {})[member] = score
+        changed.setdefault(keys.index(ref.project, IndexOrder.CHANGED), set()).add(member)
+        if user := hashes[ref].get("user_id"):
+            wanted.setdefault(keys.user(ref.project, user), {})[member] = listed[IndexOrder.RECENT]
+    found = {
+        key.decode(): {member.decode(): score for member, score in client.zrange(key, 0, -1, withscores=True)}
+        for pattern in (f"{keys.prefix}:index:*", f"{keys.prefix}:user:*")
+        for key in client.scan_iter(match=pattern, count=1000)
+    }
+    assert {key: set(found.pop(key, {})) for key in changed} == changed
+    assert found == wanted
+    records = {
+        member.decode() for shard in range(keys.closing_shards) for member in client.zrange(keys.indexed(shard), 0, -1)
+    }
+    assert records == {keys.indexed_member(ref, hashes[ref].get("user_id", "")) for ref in expected}
+    projects = {member.decode() for member in client.zrange(keys.projects, 0, -1)}
+    assert {percent_encode(ref.project) for ref in expected} <= projects
