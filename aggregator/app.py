@@ -147,7 +147,7 @@ class _Worker:
         progress = RedisProgress(self._redis, keys)
         self._indexing = indexing = Indexing(
             index=RedisSessionIndex(self._redis, keys, retention_ms=_ms(session.retention_s)),
-            limits=IndexLimits(),
+            limits=IndexLimits(enabled=settings.index.enabled),
             clock=clock,
             retrying=retrying,
             metrics=metrics,

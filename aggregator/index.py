@@ -27,12 +27,16 @@ _PERIOD_S: Final = 1.0  # how far the indexes may be behind, and how often a ses
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexLimits:
-    """What bounds the work: sessions of one call, sessions read again per second, and sessions waiting in memory."""
+    """What bounds the work: sessions of one call, sessions read again per second, and sessions waiting in memory.
+
+    Where it is not `enabled`, nothing is written; what was written expires.
+    """
 
     batch_sessions: int = 500
     looks: int = 500
     caught_up: int = 1000
     waiting: int = 50_000
+    enabled: bool = True
 
 
 class Indexing:
@@ -56,19 +60,23 @@ class Indexing:
 
     async def touched(self, refs: Iterable[SessionRef]) -> None:
         """These sessions may have changed; they are written within a second, or now if too many wait for it."""
+        if not self._limits.enabled:
+            return
         self._touched.update(dict.fromkeys(refs))
         if len(self._touched) > self._limits.waiting:
             await self._write_touched()
 
     async def write(self, refs: Sequence[SessionRef]) -> None:
         """Write these now; raises `TransientError` as the index does."""
+        if not self._limits.enabled:
+            return
         now_ms = self._clock.now_ms()
         for start in range(0, len(refs), self._limits.batch_sessions):
             await self._index.write(refs[start : start + self._limits.batch_sessions], now_ms=now_ms)
 
     def own(self, shards: Sequence[int]) -> None:
         """These shards of the deadline index are ours now; those that are new are caught up with."""
-        if shards != self._shards:
+        if self._limits.enabled and shards != self._shards:
             self._unread.update(dict.fromkeys(shard for shard in shards if shard not in self._shards))
             self._shards = list(shards)
 

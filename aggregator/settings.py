@@ -118,6 +118,12 @@ class IngestSettings(_Group):
     trace_cache_spans: Annotated[int, Field(ge=0, le=10_000_000)] = 50_000
 
 
+class IndexSettings(_Group):
+    """Whether sessions are indexed for the command line, the web view and whoever else lists them."""
+
+    enabled: bool = True
+
+
 class ShutdownSettings(_Group):
     """How the worker ends."""
 
@@ -146,6 +152,7 @@ class Settings(_Group):
     session: SessionSettings = SessionSettings()
     pricing: PricingSettings = PricingSettings()
     ingest: IngestSettings = IngestSettings()
+    index: IndexSettings = IndexSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
