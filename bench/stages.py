@@ -285,7 +285,7 @@ async def store_rounds(
 ) -> Figures:  # fmt: skip
     """Stores and close, several times."""
     lowest, most_closes = _Lowest(), 0.0
-    with redis.Redis.from_url(url, protocol=2) as client:
+    with redis.Redis.from_url(url, protocol=2, socket_timeout=60) as client:
         server = Redis(client)
         stores = _Stores(url)
         try:

@@ -5,13 +5,13 @@ Only plain commands that change nothing are sent, so that a Redis user with `+@r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from aggregator.adapters.redis.calls import Command, Connections
 from aggregator.adapters.redis.keys import Keys
 from aggregator.core.model import SessionRef
-from aggregator.core.naming import decode_ref, percent_decode, percent_encode
+from aggregator.core.naming import percent_decode, percent_encode
 from aggregator.ports import IndexOrder
 
 SESSION_FIELDS: Final = (
@@ -43,6 +43,30 @@ class Scored(NamedTuple):
 
     score: float
     entry: Entry
+
+
+class SortedSet(NamedTuple):
+    """One index and the project whose sessions it holds."""
+
+    project: str
+    key: str
+
+
+class Between(NamedTuple):
+    """Scores from `least` to `most`, both included; None: without a bound."""
+
+    least: float | None = None
+    most: float | None = None
+
+    def arguments(self) -> tuple[str, str]:
+        """As Redis takes them."""
+        return (
+            "-inf" if self.least is None else repr(self.least),
+            "+inf" if self.most is None else repr(self.most),
+        )
+
+
+ALL: Final = Between()
 
 
 class RedisListing:
@@ -91,56 +115,46 @@ class RedisListing:
         (members,) = await self._connections.commands(
             [Command(self._keys.projects, ("ZRANGE", self._keys.projects, 0, -1))]
         )
-        projects = [percent_decode(member.decode()) for member in members]
-        counts = await self.counts(projects)
-        return sorted(project for project, count in counts.items() if count)
+        projects = sorted(percent_decode(member.decode()) for member in members)
+        counts = await self.count(self.sorted_sets(projects, IndexOrder.RECENT))
+        return [project for project, count in zip(projects, counts, strict=True) if count]
 
-    async def counts(self, projects: Sequence[str]) -> dict[str, int]:
-        """How many sessions each project has."""
-        names = [self._keys.index(project, IndexOrder.RECENT) for project in projects]
-        counts = await self._connections.commands([Command(name, ("ZCARD", name)) for name in names])
-        return dict(zip(projects, counts, strict=True))
+    def sorted_sets(self, projects: Sequence[str], order: IndexOrder) -> list[SortedSet]:
+        """The indexes of these projects in one order."""
+        return [SortedSet(project, self._keys.index(project, order)) for project in projects]
 
-    async def ranked(
-        self, projects: Sequence[str], order: IndexOrder, first: int, last: int, *, descending: bool
-    ) -> list[list[Scored]]:
-        """Per project the entries of these ranks (both included, -1 is the last)."""
-        names = [self._keys.index(project, order) for project in projects]
-        reverse = ("REV",) if descending else ()
-        replies = await self._connections.commands(
-            [Command(name, ("ZRANGE", name, first, last, *reverse, "WITHSCORES")) for name in names]
+    def sets_of_user(self, projects: Sequence[str], user_id: str) -> list[SortedSet]:
+        """The sessions of a user in these projects, by when they ended."""
+        return [SortedSet(project, self._keys.user(project, user_id)) for project in projects]
+
+    async def count(self, sets: Sequence[SortedSet], between: Between = ALL) -> list[int]:
+        """How many entries each has with a score in between."""
+        low, high = between.arguments()
+        return await self._connections.commands(
+            [Command(name, ("ZCARD", name) if between == ALL else ("ZCOUNT", name, low, high)) for _, name in sets]
         )
-        return [list(_scored(project, reply)) for project, reply in zip(projects, replies, strict=True)]
 
-    async def members(self, project: str, order: IndexOrder, *, descending: bool) -> list[Entry]:
-        """All entries of one project in their order."""
-        name = self._keys.index(project, order)
-        reverse = ("REV",) if descending else ()
-        (reply,) = await self._connections.commands([Command(name, ("ZRANGE", name, 0, -1, *reverse))])
-        return [Entry(project, member) for member in reply]
-
-    async def between(
-        self, projects: Sequence[str], order: IndexOrder, least: float | None, most: float | None
+    async def scored(
+        self, sets: Sequence[SortedSet], between: Between = ALL, *, descending: bool = False, most: int = -1
     ) -> list[Scored]:
-        """The entries with scores from `least` to `most`, both included."""
-        names = [self._keys.index(project, order) for project in projects]
-        low, high = ("-inf" if least is None else repr(least)), ("+inf" if most is None else repr(most))
+        """The entries with a score in between, set by set, each in its order; of each at most the first `most`."""
+        low, high = between.arguments()
+        bounds = (high, low, "BYSCORE", "REV") if descending else (low, high, "BYSCORE")
         replies = await self._connections.commands(
-            [Command(name, ("ZRANGE", name, low, high, "BYSCORE", "WITHSCORES")) for name in names]
+            [Command(name, ("ZRANGE", name, *bounds, "LIMIT", 0, most, "WITHSCORES")) for _, name in sets]
         )
         return [
-            scored for project, reply in zip(projects, replies, strict=True) for scored in _scored(project, reply)
+            Scored(float(score), Entry(one.project, member))
+            for one, reply in zip(sets, replies, strict=True)
+            for member, score in zip(reply[::2], reply[1::2], strict=True)
         ]
 
-    async def of_user(self, projects: Sequence[str], user_id: str) -> list[Scored]:
-        """The sessions of a user, scored by when they ended."""
-        names = [self._keys.user(project, user_id) for project in projects]
-        replies = await self._connections.commands(
-            [Command(name, ("ZRANGE", name, 0, -1, "WITHSCORES")) for name in names]
-        )
-        return [
-            scored for project, reply in zip(projects, replies, strict=True) for scored in _scored(project, reply)
-        ]
+    async def members(self, one: SortedSet, between: Between = ALL, *, descending: bool) -> list[Entry]:
+        """All entries of one set with a score in between, in their order."""
+        low, high = between.arguments()
+        bounds = (high, low, "BYSCORE", "REV") if descending else (low, high, "BYSCORE")
+        (reply,) = await self._connections.commands([Command(one.key, ("ZRANGE", one.key, *bounds))])
+        return [Entry(one.project, member) for member in reply]
 
     async def scores(self, entries: Sequence[Entry], order: IndexOrder) -> list[Scored]:
         """Those of the entries that are in the index, with their scores there."""
@@ -197,23 +211,3 @@ class RedisListing:
                 if (session.startswith(wanted) or user_id.startswith(wanted)) and head in heads:
                     found[Entry(heads[head], session)] = None
         return list(found)
-
-    async def percentile_scores(self, project: str, order: IndexOrder, shares: Sequence[float]) -> Mapping[float, float]:
-        """The scores at these shares of the index (nearest rank); empty where it holds nothing."""
-        name = self._keys.index(project, order)
-        (count,) = await self._connections.commands([Command(name, ("ZCARD", name))])
-        if not count:
-            return {}
-        ranks = [max(0, -(-round(share * count * 1000) // 1000) - 1) for share in shares]
-        replies = await self._connections.commands(
-            [Command(name, ("ZRANGE", name, rank, rank, "WITHSCORES")) for rank in ranks]
-        )
-        return {share: float(reply[1]) for share, reply in zip(shares, replies, strict=True) if reply}
-
-
-def _scored(project: str, reply: Sequence[bytes]) -> Iterator[Scored]:
-    for member, score in zip(reply[::2], reply[1::2], strict=True):
-        yield Scored(float(score), Entry(project, member))
-
-
-__all__ = ["SESSION_FIELDS", "Entry", "RedisListing", "Scored", "decode_ref"]
