@@ -18,13 +18,15 @@ def session_hashes(client: Any, prefix: str = "agg") -> Hashes:
     """The public fields of every session hash."""
     found: Hashes = {}
     head = f"{prefix}:session:{{"
-    for key in client.scan_iter(match=f"{head}*", count=1000):
-        name = key.decode()
-        if name.endswith("}"):
-            fields = {field.decode(): value.decode() for field, value in client.hgetall(key).items()}
-            found[decode_ref(name[len(head) : -1])] = {
-                field: value for field, value in fields.items() if not field.startswith("_")
-            }
+    names = [key.decode() for key in client.scan_iter(match=f"{head}*", count=1000)]
+    names = [name for name in names if name.endswith("}")]
+    for start in range(0, len(names), 1000):
+        pipeline = client.pipeline(transaction=False)
+        for name in names[start : start + 1000]:
+            pipeline.hgetall(name)
+        for name, stored in zip(names[start : start + 1000], pipeline.execute(), strict=True):
+            fields = {field.decode(): value.decode() for field, value in stored.items() if not field.startswith(b"_")}
+            found[decode_ref(name[len(head) : -1])] = fields
     return found
 
 

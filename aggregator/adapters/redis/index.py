@@ -7,13 +7,15 @@ says under which user it is there and when it is looked at next: so what is gone
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.keys import Keys
-from aggregator.adapters.redis.scripts import INDEX_READ, INDEX_WRITE, Body, pack
+from aggregator.adapters.redis.scripts import INDEX_READ, INDEX_WRITE, INDEX_WRITE_ONE, Body, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.model import SessionRef
 from aggregator.core.naming import percent_encode
@@ -24,51 +26,47 @@ LOOK_EVERY_MS: Final = 120_000
 
 _LIFE_MORE_MS: Final = 3_600_000  # beyond retention: longer than a look at a million sessions takes
 _EXPIRED_MS: Final = 10  # a key whose time is up is gone by then
-_PAIRS_PER_ITEM: Final = 25  # an item is bounded, as the number of items in a call is
+_PAIRS_PER_ITEM: Final = 50  # an item is bounded, as the number of items in a call is
 
 _SCORED: Final = tuple(order for order in IndexOrder if order is not IndexOrder.CHANGED)
 
 
 class _Standing(NamedTuple):
-    """What the indexes show of a session; `scores` are in the order of `_SCORED`."""
+    """What the indexes show of a session; `scores` are in the order of `_SCORED`, as they stand in the hash."""
 
     user_id: str
-    scores: tuple[str | int, ...]
+    scores: tuple[bytes | int, ...]
     ends_in_ms: int  # -1: it does not expire
 
 
 class _Change:
     """What becomes of one sorted set."""
 
-    __slots__ = ("additions", "keep", "removals")
+    __slots__ = ("additions", "removals")
 
-    def __init__(self, *, keep: bool) -> None:
-        self.keep = keep  # scores that are there already
-        self.additions: list[str | int] = []
+    def __init__(self) -> None:
+        self.additions: list[bytes | str | int] = []  # scores and members in turn
         self.removals: list[str] = []
 
 
-class _Changes:
-    """What becomes of many sorted sets."""
+class _Project:
+    """What is added to the indexes of one project: columns, since that is quick to turn into commands."""
+
+    __slots__ = ("looked_at", "members", "scores", "touched")
 
     def __init__(self) -> None:
-        self._changes: dict[tuple[str, bool], _Change] = {}
+        self.members: list[str] = []
+        self.scores: list[tuple[bytes | int, ...]] = []
+        self.touched: list[str] = []
+        self.looked_at: list[str] = []
 
-    def of(self, key: str, *, keep: bool = False) -> _Change:
-        """Those of one set; `keep` leaves the scores of members that are there already."""
-        change = self._changes.get((key, keep))
-        if change is None:
-            change = self._changes[key, keep] = _Change(keep=keep)
+
+class _Changes(dict[str, _Change]):
+    """What becomes of many sorted sets, by key."""
+
+    def __missing__(self, key: str) -> _Change:
+        change = self[key] = _Change()
         return change
-
-    def items(self, life_ms: int) -> Iterator[tuple[tuple[str], Body]]:
-        """Keys and bodies as `index_write.lua` takes them, each of a bounded size."""
-        for (key, keep), change in self._changes.items():
-            additions, removals = change.additions, change.removals
-            for start in range(0, max(len(additions), 2 * len(removals), 1), 2 * _PAIRS_PER_ITEM):
-                added = additions[start : start + 2 * _PAIRS_PER_ITEM]
-                removed = removals[start // 2 : start // 2 + _PAIRS_PER_ITEM]
-                yield (key,), (pack((key, life_ms, "NX" if keep else "", added, removed)),)
 
 
 class RedisSessionIndex:
@@ -89,25 +87,33 @@ class RedisSessionIndex:
 
     async def _write(self, entries: Sequence[LookedAt], now_ms: int) -> None:
         found = await self._read([entry.ref for entry in entries])
-        before, changes, after = _Changes(), _Changes(), _Changes()
+        records, changes, after = _Changes(), _Changes(), _Changes()
+        projects: defaultdict[str, _Project] = defaultdict(_Project)
         removed: dict[SessionRef, _Standing | None] = {}
-        for entry, standing in zip(entries, found, strict=True):
-            ref, user_id = entry
+        keys = self._keys
+        for (ref, user_id), standing in zip(entries, found, strict=True):
+            name = keys.encoded(ref)
+            project, _, member = name.partition("/")
+            indexed = keys.indexed(keys.shard_of(name))
             if standing is not None:
-                self._show(entry, standing, now_ms, before, changes)
+                shown = projects[project]
+                shown.members.append(member)
+                shown.scores.append(standing.scores)
+                (shown.touched if user_id is None else shown.looked_at).append(member)
+                self._show_under_user(name, standing, records[indexed], changes, now_ms)
             else:
-                self._hide(ref, changes)
+                for order in IndexOrder:
+                    changes[keys.index(ref.project, order)].removals.append(member)
                 removed[ref] = standing
             if user_id is not None and (standing is None or standing.user_id != user_id):
-                self._leave_user(ref, user_id, changes)
-                after.of(self._keys.indexed(self._keys.shard(ref))).removals.append(
-                    self._keys.indexed_member(ref, user_id)
-                )
+                if user_id:
+                    changes[keys.user(ref.project, user_id)].removals.append(member)
+                after[indexed].removals.append(keys.indexed_member(ref, user_id))
                 removed[ref] = standing
-        for project in {ref.project for (ref, _), standing in zip(entries, found, strict=True) if standing is not None}:
-            changes.of(self._keys.projects).additions += (now_ms, percent_encode(project))
-        for step in (before, changes, after):
-            await self._apply(step)
+        await self._apply(records)
+        await self._show(projects, now_ms)
+        await self._apply(changes)
+        await self._apply(after)
         if removed:
             await self._write_again(removed, now_ms)
 
@@ -122,33 +128,44 @@ class RedisSessionIndex:
         if again:
             await self._write(again, now_ms)
 
-    def _show(self, entry: LookedAt, standing: _Standing, now_ms: int, before: _Changes, changes: _Changes) -> None:
-        keys, ref = self._keys, entry.ref
-        member = percent_encode(ref.session_id)
+    def _show_under_user(self, name: str, standing: _Standing, record: _Change, changes: _Changes, now_ms: int) -> None:
         ends_in_ms = LOOK_EVERY_MS if standing.ends_in_ms < 0 else standing.ends_in_ms + _EXPIRED_MS
-        look_at_ms = now_ms + min(LOOK_EVERY_MS, ends_in_ms)
-        before.of(keys.indexed(keys.shard(ref))).additions += (look_at_ms, keys.indexed_member(ref, standing.user_id))
-        for order, score in zip(_SCORED, standing.scores, strict=True):
-            changes.of(keys.index(ref.project, order)).additions += (score, member)
-        only_looked_at = entry.user_id is not None
-        changed = changes.of(keys.index(ref.project, IndexOrder.CHANGED), keep=only_looked_at)
-        changed.additions += (now_ms, member)
-        if standing.user_id:
-            changes.of(keys.user(ref.project, standing.user_id)).additions += (standing.scores[0], member)
+        user = percent_encode(standing.user_id)
+        record.additions += (now_ms + min(LOOK_EVERY_MS, ends_in_ms), f"{name}/{user}")
+        if user:
+            project, _, member = name.partition("/")
+            changes[self._keys.encoded_user(project, user)].additions += (standing.scores[0], member)
 
-    def _hide(self, ref: SessionRef, changes: _Changes) -> None:
-        for order in IndexOrder:
-            changes.of(self._keys.index(ref.project, order)).removals.append(percent_encode(ref.session_id))
+    async def _show(self, projects: Mapping[str, _Project], now_ms: int) -> None:
+        changes, looks = _Changes(), _Changes()
+        for project, shown in projects.items():
+            for order, scores in zip(_SCORED, zip(*shown.scores, strict=True), strict=True):
+                key = self._keys.encoded_index(project, order)
+                changes[key].additions = list(chain.from_iterable(zip(scores, shown.members, strict=True)))
+            key = self._keys.encoded_index(project, IndexOrder.CHANGED)
+            if shown.touched:
+                changes[key].additions = [one for member in shown.touched for one in (now_ms, member)]
+            if shown.looked_at:  # nothing has happened to them
+                looks[key].additions = [one for member in shown.looked_at for one in (now_ms, member)]
+            changes[self._keys.projects].additions += (now_ms, project)
+        await self._apply(changes)
+        await self._apply(looks, keep=True)
 
-    def _leave_user(self, ref: SessionRef, user_id: str, changes: _Changes) -> None:
-        if user_id:
-            changes.of(self._keys.user(ref.project, user_id)).removals.append(percent_encode(ref.session_id))
-
-    async def _apply(self, changes: _Changes) -> None:
-        items = list(changes.items(self._life_ms))
-        if items:
-            names, bodies = zip(*items, strict=True)
-            await self._connections.call(INDEX_WRITE, Items(names, bodies))
+    async def _apply(self, changes: _Changes, *, keep: bool = False) -> None:
+        """Send them; with `keep` a member that is there already keeps its score."""
+        one: list[tuple[str, Body]] = []
+        many: list[tuple[str, Body]] = []
+        for key, change in changes.items():
+            additions, removals = change.additions, change.removals
+            pairs = max(len(additions) // 2, len(removals))
+            for start in range(0, pairs, _PAIRS_PER_ITEM):
+                added = additions[2 * start : 2 * (start + _PAIRS_PER_ITEM)]
+                removed = removals[start : start + _PAIRS_PER_ITEM]
+                body = (pack((key, self._life_ms, "NX" if keep else "", added, removed)),)
+                (one if pairs == 1 else many).append((key, body))
+        for script, items in ((INDEX_WRITE, many), (INDEX_WRITE_ONE, one)):
+            if items:
+                await self._connections.call(script, Items([(key,) for key, _ in items], [body for _, body in items]))
 
     async def users(self, refs: Sequence[SessionRef]) -> list[str | None]:
         """The user that each session shows ("" for none); None where it is not to be in the indexes."""
@@ -193,8 +210,7 @@ def _standing(key: str, reply: Any) -> _Standing | None:
         if int(traces) <= 0:  # left by all its traces, which only its next summary has still to say
             return None
         ended_ms = time_ms(ended_at.decode()) if ended_at else int(last_activity_ms)
-        duration = duration_ms.decode() if duration_ms else "0"
-        scores = (ended_ms, duration, int(tokens), int(cost), int(errors), int(traces))
+        scores = (ended_ms, duration_ms or b"0", tokens, cost, errors, traces)
         return _Standing(user_id.decode() if user_id else "", scores, ends_in_ms)
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptState(f"{key} can't be read: {error}") from error

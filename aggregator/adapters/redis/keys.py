@@ -96,7 +96,11 @@ class Keys:
 
     def shard(self, ref: SessionRef) -> int:
         """Which shard of the deadline index a session is in; the same in every process and version."""
-        return crc32(encode_ref(ref).encode()) % self.closing_shards
+        return self.shard_of(encode_ref(ref))
+
+    def shard_of(self, encoded: str) -> int:
+        """The same of a session's `encoded` name."""
+        return crc32(encoded.encode()) % self.closing_shards
 
     def partition_field(self, partition: Partition) -> str:
         """The field of a partition in `watermarks` and `progress`."""
@@ -104,13 +108,25 @@ class Keys:
 
     # the indexes
 
+    def encoded(self, ref: SessionRef) -> str:
+        """`<project>/<session id>` as in keys, which are remembered."""
+        return self.session(ref).session[len(self._session_head) : -1]
+
     def index(self, project: str, order: str) -> str:
         """The key of one order of a project's sessions."""
-        return f"{self._index_head}{percent_encode(project)}:{order}"
+        return self.encoded_index(percent_encode(project), order)
+
+    def encoded_index(self, project: str, order: str) -> str:
+        """The same for a project that is encoded already."""
+        return f"{self._index_head}{project}:{order}"
 
     def user(self, project: str, user_id: str) -> str:
         """The key of one user's sessions."""
-        return f"{self._user_head}{percent_encode(project)}/{percent_encode(user_id)}}}"
+        return self.encoded_user(percent_encode(project), percent_encode(user_id))
+
+    def encoded_user(self, project: str, user_id: str) -> str:
+        """The same for what is encoded already."""
+        return f"{self._user_head}{project}/{user_id}}}"
 
     def indexed(self, shard: int) -> str:
         """The key that says of one shard's sessions under which user they are in the indexes."""

@@ -92,7 +92,8 @@ SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
 PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
 INDEX_READ: Final = Script("index_read", items_per_call=250)
-INDEX_WRITE: Final = Script("index_write", items_per_call=200)
+INDEX_WRITE: Final = Script("index_write", items_per_call=10)
+INDEX_WRITE_ONE: Final = Script("index_write", items_per_call=200)  # for items of a single member
 ALL_SCRIPTS: Final = (
     TRACE_STORE,
     SESSION_PUT,
