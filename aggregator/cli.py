@@ -1,4 +1,4 @@
-"""The commands: run, check, demo.
+"""The commands: run, check, demo, sessions.
 
 Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 1 anything else.
 What a command alone needs is imported when it runs, so that production needs nothing of the demo's.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Final, NoReturn
 
 import typer
 
 from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.sessions.commands import sessions_app
 from aggregator.settings import Settings, load_settings
 from aggregator.telemetry import configure_logging, core_flavour, package_version
 
@@ -23,7 +24,6 @@ FAILED: Final = 1
 MISCONFIGURED: Final = 2
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they would show local variables, settings with passwords among them
     help="Turns the stream of OpenTelemetry spans of LLM applications into live sessions.",
@@ -77,6 +77,20 @@ def demo(
     from aggregator.embedded.demo import demo as show_demo
 
     _end(show_demo(seconds=seconds, http_port=http_port))
+
+
+def _looking(work: Callable[[Settings], Awaitable[int]]) -> None:
+    """Run a command that only looks; what libraries log would be in the way of its output."""
+    settings = _settings()
+    logging.disable()
+
+    async def run_work() -> int:
+        return await work(settings)
+
+    _end(run_work())
+
+
+app.add_typer(sessions_app(_looking), name="sessions")
 
 
 def _settings() -> Settings:

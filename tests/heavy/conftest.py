@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +55,8 @@ def many() -> Iterator[Many]:
     try:
         asyncio.run(make())
         with server.client() as plain:
-            yield Many(url=allow_reader(server), plain=plain, hashes=session_hashes(plain))
+            made = Many(url=allow_reader(server), plain=plain, hashes=session_hashes(plain))
+            gc.freeze()  # else each collection would walk over what a server does not hold
+            yield made
     finally:
         server.remove()
