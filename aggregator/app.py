@@ -22,6 +22,7 @@ from aggregator.adapters.kafka.consumer import SourceOptions
 from aggregator.adapters.kafka.producer import Producer
 from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink
 from aggregator.adapters.kafka.source import KafkaSource, OffsetReset, log_reset
+from aggregator.adapters.own_prices import OwnPricer
 from aggregator.adapters.prices import GenaiPricer
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.index import RedisSessionIndex
@@ -31,7 +32,7 @@ from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
-from aggregator.check import kafka_arguments, output_topics, redis_problems
+from aggregator.check import kafka_arguments, output_topics, own_prices, redis_problems
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
 from aggregator.core.errors import AggregatorError, ConfigurationError, FatalError
@@ -43,7 +44,7 @@ from aggregator.ingest import Ingest, IngestLimits
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
 from aggregator.setting_types import OnStateLoss
-from aggregator.settings import SessionSettings, Settings
+from aggregator.settings import PricingSettings, SessionSettings, Settings
 from aggregator.telemetry import Event, Metrics, RejectLog, core_flavour, get_logger, package_version
 
 log = get_logger()
@@ -100,11 +101,24 @@ class _Rebalances:
             await self.ingest.on_assigned(partitions)
 
 
+def pricer(pricing: PricingSettings) -> Pricer:
+    """What prices calls that report no cost: the list, the operator's own prices before it, or nothing.
+
+    Raises `ConfigurationError` for a file that can't be used.
+    """
+    if not pricing.enabled:
+        return Pricer()
+    listed = GenaiPricer()
+    own = own_prices(pricing)
+    return OwnPricer(own, listed) if own else listed
+
+
 class _Worker:
     """All parts of one worker."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._pricer = pricer(settings.pricing)  # first, since its file may be refused
         kafka, session = settings.kafka, settings.session
         self._clock = clock = SystemClock()
         self._registry = CollectorRegistry()
@@ -171,7 +185,10 @@ class _Worker:
             progress=self._partitions,
             folder=self._folder(),
             conventions=Conventions(
-                session_id_attributes=session.id_attributes, project_attributes=session.project_attributes
+                session_id_attributes=session.id_attributes,
+                project_attributes=session.project_attributes,
+                user_attributes=session.user_attributes,
+                ignored_attributes=session.ignored_attributes,
             ),
             encoding=kafka.encoding,
             limits=self._ingest_limits(session),
@@ -211,14 +228,15 @@ class _Worker:
 
     def _on_reset(self, reset: OffsetReset) -> None:
         """The log does not hold what was to be read: progress that points there is worth nothing."""
-        log_reset(reset)
+        if reset.recreated:  # else records are lost, which is reported where it is decided how many
+            log_reset(reset)
         self._partitions.restart(reset.partition)
 
     def _folder(self) -> Folder:
         return Folder(
             max_trace_spans=self._settings.session.max_trace_spans,
             cache_spans=self._settings.ingest.trace_cache_spans,
-            pricer=GenaiPricer() if self._settings.pricing.enabled else Pricer(),
+            pricer=self._pricer,
         )
 
     def _ingest_limits(self, session: SessionSettings) -> IngestLimits:

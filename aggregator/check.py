@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from aggregator.adapters.kafka.admin import Cluster, KafkaAdmin, input_problems, output_problems
 from aggregator.adapters.kafka.security import Security
+from aggregator.adapters.own_prices import OwnPrices, read_own_prices
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.servers import Eviction, Server, servers
 from aggregator.core.errors import AggregatorError, ConfigurationError
-from aggregator.settings import KafkaSettings, RedisSettings, Settings
+from aggregator.settings import KafkaSettings, PricingSettings, RedisSettings, Settings
 
 _OLDEST_REDIS: Final = (7, 0)
 # Long enough for a broker behind a slow name server, short enough for somebody who waits for the answer.
@@ -47,10 +48,36 @@ async def check(settings: Settings, write: Callable[[str], None]) -> int:
     """Reach Kafka and Redis and report line by line; 0 all is well, 2 a setting is wrong, 1 something is away."""
     report = _Report(write)
     report.say("settings", "every variable is understood")
+    _prices(settings.pricing, report)
     await _kafka(settings.kafka, report)
     await _redis(settings.redis, report)
     report.say("result", "ready to run" if report.code == 0 else "not ready, mend what is marked above")
     return report.code
+
+
+def own_prices(pricing: PricingSettings) -> OwnPrices:
+    """The operator's own prices, none without a file; raises `ConfigurationError` for one that can't be used."""
+    if pricing.file is None:
+        return {}
+    try:
+        return read_own_prices(pricing.file)
+    except ConfigurationError as error:
+        problems = str(error).splitlines()
+        raise ConfigurationError("\n".join(f"AGGREGATOR_PRICING__FILE: {one}" for one in problems)) from error
+
+
+def _prices(pricing: PricingSettings, report: _Report) -> None:
+    if pricing.file is None:
+        report.say("prices", "of the list that came with this release" if pricing.enabled else "none")
+        return
+    try:
+        own = own_prices(pricing)
+    except ConfigurationError as error:
+        report.say("prices", str(pricing.file))
+        for problem in str(error).splitlines():
+            report.problem(problem)
+        return
+    report.say("prices", f"{pricing.file}: {len(own)} of your own, before the list")
 
 
 def kafka_arguments(kafka: KafkaSettings) -> Mapping[str, Any]:

@@ -146,7 +146,7 @@ class Close:
             for rollup, answer in zip(rollups, answers, strict=True):
                 settled[rollup.ref] = answer
                 if answer:
-                    self._metrics.session_closed(rollup.close_reason)
+                    self._metrics.session_closed(rollup)
         moves: list[tuple[DueEntry, int | None]] = []
         for entry, claim in zip(entries, claims, strict=True):
             if claim.outcome is ClaimOutcome.NOT_DUE:

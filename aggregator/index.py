@@ -24,7 +24,7 @@ from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, Stage
 
 _PERIOD_S: Final = 1.0  # how far the indexes may be behind, and how often a session is written at most
-_BUSY_SHARE: Final = 1 / 8  # of the time is spent writing at most, shared with the paths: some 5 % of their CPU
+_BUSY_SHARE: Final = 1 / 20  # of the time is spent writing at most
 _LONGEST_PERIOD_S: Final = 10.0
 
 

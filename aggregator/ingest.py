@@ -22,6 +22,7 @@ from aggregator.core.errors import TooManyDeadLetters, TransientError, Undecodab
 from aggregator.core.fold import Folder
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
+from aggregator.core.state import stamped_version
 from aggregator.index import Indexing
 from aggregator.ports import (
     Clock,
@@ -254,6 +255,7 @@ class Ingest:
             self.forget_index()
             self._epochs = batch.epochs
         await self._send_dead_letters(batch)
+        failures = self._retrying.store_failures
         if batch.records:
             with self._metrics.stage(Stage.FOLD):
                 self._fold(batch)
@@ -262,15 +264,34 @@ class Ingest:
                 await self._store_sessions()
             self._count(batch)
         with self._metrics.stage(Stage.COMMIT):
-            lost = await self._progress.applied(batch.positions, batch.heads, batch.epochs, batch.last_log_ms)
+            lost = await self._progress.applied(
+                batch.positions,
+                batch.heads,
+                batch.epochs,
+                batch.last_log_ms,
+                confirm=partial(self._confirm, failures),
+            )
         if lost:
-            self.forget_index()
-            self._folder.store_again()
-            await self._store_traces()
-            await self._store_sessions()
+            await self._store_again()
             self._folder.forget()
         else:
             self._folder.finish()
+
+    async def _confirm(self, failures: int) -> None:
+        """Store the batch again if Redis has failed since there were so many `failures`, until it no longer does.
+
+        A replica that took over meanwhile may have missed what was stored first; it can't be told from its
+        `agg:progress`, which had not been moved for this batch yet.
+        """
+        while failures != self._retrying.store_failures:
+            failures = self._retrying.store_failures
+            await self._store_again()
+
+    async def _store_again(self) -> None:
+        self.forget_index()
+        self._folder.store_again()
+        await self._store_traces()
+        await self._store_sessions()
 
     def forget_index(self) -> None:
         """Believe of no session that it is in the deadline index: the next put of each writes it there."""
@@ -325,7 +346,7 @@ class Ingest:
                 TraceWrite(
                     write.trace_id,
                     write.expected,
-                    write.version,
+                    write.stamp,
                     write.state,
                     self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
                 )
@@ -345,20 +366,20 @@ class Ingest:
         await self._indexing.touched(put.ref for put in puts)
         await self._check_outcomes(puts, replies)
 
-    async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+    async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling that it
         # was the first try that opened the session, and then the index must be written again.
         forget = self._known.pop
         new = [
             (put.ref, max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms)
             for put in puts
-            if not forget(put.ref, False) and any(trace.counts.trace_count for trace in put.traces)
+            if not forget(put.ref, False) and any(trace.shown for trace in put.traces)
         ]
         if new:
             await self._schedule.add(new)
         return await self._sessions.put(puts)
 
-    async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
+    async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
         """Put back a session that was closed: it may have been taken off the index between our two writes.
 
         Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.
@@ -367,37 +388,39 @@ class Ingest:
         moved = [
             (put.ref, reply.deadline_ms)
             for put, reply in zip(puts, replies, strict=True)
-            if reply.transition is not Transition.NONE
-            or 0 < reply.deadline_ms < put.traces[0].changed_ms + idle_timeout_ms
+            if reply is not None
+            and (
+                reply.transition is not Transition.NONE
+                or 0 < reply.deadline_ms < put.traces[0].changed_ms + idle_timeout_ms
+            )
         ]
         if moved:
             await self._schedule.add(moved)
-        known = [put.ref for put, reply in zip(puts, replies, strict=True) if reply.deadline_ms]
+        known = [put.ref for put, reply in zip(puts, replies, strict=True) if reply is None or reply.deadline_ms]
         self._known.update(dict.fromkeys(known, True))
         while len(self._known) > self._limits.known_sessions:
             del self._known[next(iter(self._known))]
 
-    async def _check_outcomes(self, puts: Sequence[SessionPut], replies: Sequence[PutReply]) -> None:
+    async def _check_outcomes(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
         """Count sessions, and find the spans that came too late: new to the trace state, old news to the session."""
-        transitions = [reply.transition for reply in replies]
+        told = [(put.traces, reply) for put, reply in zip(puts, replies, strict=True) if reply is not None]
+        transitions = [reply.transition for _, reply in told]
         self._metrics.sessions(
             opened=transitions.count(Transition.OPENED), reopened=transitions.count(Transition.REOPENED)
         )
         stale: dict[bytes, int] = {}
-        for put, reply in zip(puts, replies, strict=True):
-            if reply.outcomes.count(PutOutcome.APPLIED) == len(reply.outcomes):
-                continue
-            for trace, outcome, version in zip(put.traces, reply.outcomes, reply.versions, strict=True):
+        for traces, reply in told:
+            for trace, outcome, version in zip(traces, reply.outcomes, reply.versions, strict=True):
                 if outcome is PutOutcome.FOLDED:
-                    self._folder.touched_trace(bytes.fromhex(trace.trace_id)).not_added()
-                elif outcome is PutOutcome.STALE and trace.counts.trace_count:
-                    stale[bytes.fromhex(trace.trace_id)] = version
+                    self._folder.touched_trace(trace.trace_id).not_added()
+                elif outcome is PutOutcome.STALE and trace.shown:
+                    stale[trace.trace_id] = version
         created = [trace_id for trace_id in stale if self._folder.touched_trace(trace_id).created]
         if not created:
             return
         states: Sequence[StoredTrace] = await self._retrying("load", lambda: self._traces.load(created))
         for trace_id, state in zip(created, states, strict=True):
-            if state.version < stale[trace_id]:  # else another worker has simply been faster
+            if stamped_version(state.stamp) < stale[trace_id]:  # else another worker has simply been faster
                 self._folder.touched_trace(trace_id).too_late()
 
     def _count(self, batch: Batch) -> None:

@@ -132,19 +132,19 @@ class DeadLetters(Protocol):
 
 
 class TraceWrite(NamedTuple):
-    """Compare-and-set of one trace state; `expected` is 0 where no state is known."""
+    """Compare-and-set of one trace state; stamps tell states apart (`core/state.py`), `expected` is empty for none."""
 
     trace_id: bytes
-    expected: int
-    version: int
+    expected: bytes
+    stamp: bytes
     state: bytes
     ttl_ms: int
 
 
 class StoredTrace(NamedTuple):
-    """What Redis has instead: `version` 0 and an empty state where it has nothing (any more)."""
+    """What Redis has: stamp and state are empty where it has nothing (any more)."""
 
-    version: int
+    stamp: bytes
     state: bytes
 
 
@@ -152,9 +152,9 @@ class TraceStore(Protocol):
     """Level 1: trace states."""
 
     async def store(self, writes: Sequence[TraceWrite]) -> Sequence[StoredTrace | None]:
-        """Store each whose expected version is the stored one: None.  Otherwise what is stored, unchanged.
+        """Store each whose expected stamp is the stored one: None.  Otherwise what is stored, unchanged.
 
-        Idempotent: a write that meets exactly its own version and state answers None.
+        Idempotent: a write that meets exactly its own stamp and state answers None.
         """
 
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:
@@ -186,7 +186,9 @@ class SessionPut(NamedTuple):
 
 
 class PutReply(NamedTuple):
-    """`outcomes` and `versions` are parallel to the traces put; a version is the one the session now shows.
+    """What became of a put.
+
+    `outcomes` and `versions` are parallel to the traces put; a version is the one the session now shows.
 
     `deadline_ms` is when the session is due as things stand (0 where it has no open key).
     """
@@ -195,6 +197,14 @@ class PutReply(NamedTuple):
     versions: list[int]
     transition: Transition
     deadline_ms: int
+
+    def tells_nothing(self, traces: Sequence[TracePut], idle_timeout_ms: int) -> bool:
+        """Whether it is what is expected: all applied to an open session, due when idle after the latest of them."""
+        return (
+            self.transition is Transition.NONE
+            and all(outcome is PutOutcome.APPLIED for outcome in self.outcomes)
+            and self.deadline_ms == max((trace.changed_ms for trace in traces), default=0) + idle_timeout_ms
+        )
 
 
 class ClaimOutcome(StrEnum):
@@ -218,8 +228,10 @@ class Claim(NamedTuple):
 class SessionStore(Protocol):
     """Level 2: session rollups.  Life-cycle times were given at construction."""
 
-    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         """Move each session's sums by the difference between the new and the old version of its traces.
+
+        None stands for a reply that tells nothing (see `PutReply.tells_nothing`), which is the rule.
 
         An older or equal version changes nothing.  A put that changes something opens, reopens or keeps open the
         session and sets its last activity to the greatest `changed_ms` it has seen.  A tombstone for a session that

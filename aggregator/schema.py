@@ -26,6 +26,7 @@ Time = Annotated[
 ]
 Duration = Annotated[float, Field(description="Milliseconds with a resolution of one microsecond")]
 TraceId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+CostSource = Literal["reported", "priced", "mixed", "none"]
 SessionId = Annotated[str, Field(min_length=1)]
 
 
@@ -62,6 +63,7 @@ class ModelUse(_Part):
     completion: Count
     embedding: Count
     cost_usd: Cost
+    cost_source: CostSource
 
 
 class TraceEntry(_Part):
@@ -76,6 +78,7 @@ class TraceEntry(_Part):
     error_count: Count
     tokens: Tokens
     cost_usd: Cost
+    cost_source: CostSource
 
 
 class Flags(_Part):
@@ -85,6 +88,9 @@ class Flags(_Part):
     wrapper_usage_traces: Annotated[Count, Field(description="Tokens were only told by a wrapping span")]
     nested_llm_traces: Annotated[Count, Field(description="An LLM call inside another, both counted")]
     missing_root_traces: Annotated[Count, Field(description="No span without a parent")]
+    repeated_call_traces: Annotated[
+        Count, Field(description="Seem to tell the calls of another trace again, whose tokens are then counted twice")
+    ]
 
 
 class Summary(_Part):
@@ -110,7 +116,7 @@ class Summary(_Part):
     tokens: Tokens
     llm_span_tokens: LlmSpanTokens
     cost_usd: Cost
-    cost_source: Literal["reported", "priced", "mixed", "none"]
+    cost_source: CostSource
     unpriced_calls: Annotated[Count, Field(description="Calls with neither a reported cost nor a known price")]
     models: dict[str, ModelUse]
     services: Annotated[list[str], Field(max_length=16, description="Sorted")]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, Secret
+
+from aggregator.core.conventions import SESSION_ID, USER_ID
 
 
 class _Word(StrEnum):
@@ -128,10 +131,22 @@ def _file(value: Path) -> Path:
         raise ValueError(f"must be a readable file: {error.strerror}") from error
 
 
+def _read_attributes(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what nothing is read from: ignoring it would do nothing, so it is a typing error."""
+    known = (*SESSION_ID, *USER_ID)
+    for name in value:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"that is {', '.join(known)}"
+            raise ValueError(f"must be attributes that a session or user is read from ({name!r} is none; {hint})")
+    return value
+
+
 Topic = Annotated[str, _checked(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", "a Kafka topic name (letters, digits, . _ -)")]
 Server = Annotated[str, _checked(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):\d{1,5}", "host:port")]
 CommaSeparated = BeforeValidator(_parts)
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], CommaSeparated]
+IgnoredNames = Annotated[Names, AfterValidator(_read_attributes)]
 FilePath = Annotated[Path, AfterValidator(_file)]
 Seconds = Annotated[float, Field(gt=0, le=315_576_000, allow_inf_nan=False)]
 RegularExpression = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]

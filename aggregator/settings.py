@@ -20,6 +20,7 @@ from aggregator.setting_types import (
     CommaSeparated,
     Encoding,
     FilePath,
+    IgnoredNames,
     KeyPrefix,
     LogFormat,
     LogLevel,
@@ -101,13 +102,16 @@ class SessionSettings(_Group):
     max_trace_spans: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
     id_attributes: Annotated[Names, Field(max_length=32)] = ()
+    user_attributes: Names = ()
+    ignored_attributes: IgnoredNames = ()
     project_attributes: Names = ("openinference.project.name", "arize.project.name", "model_id")
 
 
 class PricingSettings(_Group):
-    """Whether calls without a reported cost are priced."""
+    """Whether calls without a reported cost are priced, and by what beside the list."""
 
     enabled: bool = True
+    file: FilePath | None = None
 
 
 class IngestSettings(_Group):
@@ -294,6 +298,11 @@ _CHECKS: Final = (
         (("kafka", "ssl_key_file"), ("kafka", "ssl_cert_file")),
         lambda s: (s.kafka.ssl_key_file is not None) and s.kafka.ssl_cert_file is None,
         "belongs to AGGREGATOR_KAFKA__SSL_CERT_FILE; set that as well",
+    ),
+    _rule(
+        (("pricing", "file"), ("pricing", "enabled")),
+        lambda s: s.pricing.file is not None and not s.pricing.enabled,
+        "is made no use of while AGGREGATOR_PRICING__ENABLED is false; unset one of them",
     ),
     _rule(
         (("redis", "url"), ("redis", "cluster")),

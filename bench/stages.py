@@ -151,8 +151,7 @@ def _prepared(
         writes = folder.writes()
         folder.stored([None] * len(writes))
         cas = [
-            TraceWrite(one.trace_id, one.expected, one.version, one.state, IDLE_TIMEOUT_MS + 86_400_000)
-            for one in writes
+            TraceWrite(one.trace_id, one.expected, one.stamp, one.state, IDLE_TIMEOUT_MS + 86_400_000) for one in writes
         ]
         prepared.append((cas, [SessionPut(ref, traces) for ref, traces in folder.puts().items()]))
         folder.finish()

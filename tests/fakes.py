@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
 from aggregator.core.lifecycle import Event, Status, after, deadline_ms, due
-from aggregator.core.model import Counts, FirstUse, Partition, SessionRef, SessionRollup, TracePut
+from aggregator.core.model import Counts, FirstUse, Partition, SessionRef, SessionRollup
 from aggregator.core.naming import encode_ref
 from aggregator.ports import (
     Applied,
@@ -26,11 +26,13 @@ from aggregator.ports import (
     TraceWrite,
     Transition,
 )
+from tests.puts import ReadPut, read_put
 
 CrashPoint = Callable[[str], Awaitable[None]]
 """Awaited with `<store>.<method>:before`, `:between` (two items of one call) and `:after`."""
 
 NANO = 10**9
+NO_TRACE = StoredTrace(b"", b"")
 
 
 async def no_crash(name: str) -> None:
@@ -51,9 +53,9 @@ class FakeTraceStore:
         for index, write in enumerate(writes):
             if index:
                 await self._crashpoint("traces.store:between")
-            stored = self.states.get(write.trace_id, StoredTrace(0, b""))
-            ours = StoredTrace(write.version, write.state)
-            if stored.version == write.expected or stored == ours:
+            stored = self.states.get(write.trace_id, NO_TRACE)
+            ours = StoredTrace(write.stamp, write.state)
+            if stored.stamp == write.expected or stored == ours:
                 self.states[write.trace_id] = ours
                 self.ttls_ms[write.trace_id] = write.ttl_ms
                 replies.append(None)
@@ -64,7 +66,7 @@ class FakeTraceStore:
 
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:
         await self._crashpoint("traces.load:before")
-        return [self.states.get(trace_id, StoredTrace(0, b"")) for trace_id in trace_ids]
+        return [self.states.get(trace_id, NO_TRACE) for trace_id in trace_ids]
 
     def expire(self, trace_id: bytes) -> None:
         self.states.pop(trace_id, None)
@@ -80,11 +82,11 @@ class FakeSession:
         self.entered_ms = opened_ms
         self.last_activity_ms = 0
         self.reason = ""
-        self.traces: dict[str, TracePut] = {}
-        self.folded: list[TracePut] = []
+        self.traces: dict[str, ReadPut] = {}
+        self.folded: list[ReadPut] = []
 
     @property
-    def shown(self) -> list[TracePut]:
+    def shown(self) -> list[ReadPut]:
         """Every trace that counts, tracked or folded."""
         return [trace for trace in [*self.traces.values(), *self.folded] if trace.counts.trace_count]
 
@@ -118,9 +120,9 @@ class FakeSession:
         models: dict[str, list[int]] = {}
         for trace in self.shown:
             for name, figures in trace.models.items():
-                models[name] = [a + b for a, b in zip(models.get(name, [0] * 6), figures, strict=True)]
+                models[name] = [a + b for a, b in zip(models.get(name, [0] * 8), figures, strict=True)]
         for figures in models.values():
-            figures[4:] = divmod(figures[4] * NANO + figures[5], NANO)
+            figures[4:6] = divmod(figures[4] * NANO + figures[5], NANO)
         return {name: figures for name, figures in models.items() if any(figures)}
 
     @property
@@ -140,19 +142,20 @@ class FakeSessionStore:
         crashpoint: CrashPoint = no_crash,
     ) -> None:
         self.sessions: dict[SessionRef, FakeSession] = {}
-        self.tombstones: dict[SessionRef, dict[str, TracePut]] = {}
+        self.tombstones: dict[SessionRef, dict[str, ReadPut]] = {}
         self.idle_timeout_ms = idle_timeout_ms
         self.max_duration_ms = max_duration_ms
         self.max_session_traces = max_session_traces
         self._crashpoint = crashpoint
 
-    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         await self._crashpoint("sessions.put:before")
-        replies = []
+        replies: list[PutReply | None] = []
         for index, put in enumerate(puts):
             if index:
                 await self._crashpoint("sessions.put:between")
-            replies.append(self._put(put))
+            reply = self._put(put)
+            replies.append(None if reply.tells_nothing(put.traces, self.idle_timeout_ms) else reply)
         await self._crashpoint("sessions.put:after")
         return replies
 
@@ -161,7 +164,7 @@ class FakeSessionStore:
         known = session.traces if session else self.tombstones.get(put.ref, {})
         known = dict(known)
         outcomes, versions, changing, fresh = [], [], [], {}
-        for trace in put.traces:
+        for trace in map(read_put, put.traces):
             old = known.get(trace.trace_id)
             if old and old.version >= trace.version:
                 outcomes.append(PutOutcome.SAME if old.version == trace.version else PutOutcome.STALE)
@@ -205,7 +208,7 @@ class FakeSessionStore:
         session.entered_ms = entered_ms
         return session, Transition.REOPENED
 
-    def _fold(self, session: FakeSession, fresh: Mapping[str, TracePut]) -> None:
+    def _fold(self, session: FakeSession, fresh: Mapping[str, ReadPut]) -> None:
         if len(session.traces) <= self.max_session_traces:
             return
         idle = [trace for trace in session.traces.values() if trace.trace_id not in fresh]
@@ -276,12 +279,7 @@ class FakeSessionStore:
 
 def rollup(ref: SessionRef, session: FakeSession) -> SessionRollup:
     """The session as a claim reads it."""
-    entries = []
-    for trace in session.traces.values():
-        if trace.counts.trace_count:
-            entry = json.loads(trace.entry)
-            del entry["_"]
-            entries.append(entry)
+    entries = [json.loads(trace.entry) for trace in session.traces.values() if trace.counts.trace_count]
     return SessionRollup(
         ref=ref,
         revision=session.revision,

@@ -7,8 +7,8 @@ It is written from the documents alone, shares no code with the package, and pre
     expected["demo", "s-1"].summary == document without opened_at, revision, summary_id, close_reason
 
 `records` are (official `TracesData`, log time in ms).  `price(model, provider, start_us, prompt, completion,
-cache_read, cache_write, embedding)` gives nano-dollars, or -1 where the model is not known; the documents name no
-attribute for the provider, so the oracle passes "" and a test's price must not look at it.
+cache_read, cache_write, reasoning, embedding)` gives nano-dollars, or -1 where the model is not known; the documents
+name no attribute for the provider, so the oracle passes "" and a test's price must not look at it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from tests.oracle_spans import SpanRead, read_record
 from tests.oracle_traces import (
     MOST_SERVICES,
+    TWIN_OVERHANG_US,
     ModelFigures,
     Price,
     TraceFigures,
@@ -152,7 +153,9 @@ def expected_session(project: str, session_id: str, traces: Sequence[TraceFigure
         "tokens": token_fields(ordered),
         "llm_span_tokens": llm_span_token_fields(ordered),
         "cost_usd": dollars(sum(trace.cost_nano for trace in ordered)),
-        "cost_source": cost_source(ordered),
+        "cost_source": source_of(
+            sum(trace.reported_costs for trace in ordered), sum(trace.priced_costs for trace in ordered)
+        ),
         "unpriced_calls": sum(trace.unpriced_calls for trace in ordered),
         "models": {name: model_fields(model) for name, model in models.items()},
         "services": sorted({service for trace in ordered for service in trace.services})[:MOST_SERVICES],
@@ -162,6 +165,7 @@ def expected_session(project: str, session_id: str, traces: Sequence[TraceFigure
             "wrapper_usage_traces": sum(trace.wrapper_usage for trace in ordered),
             "nested_llm_traces": sum(trace.nested_llm for trace in ordered),
             "missing_root_traces": sum(trace.missing_root for trace in ordered),
+            "repeated_call_traces": repeated_call_traces(ordered),
         },
         "truncated": False,
     }
@@ -176,6 +180,34 @@ def expected_session(project: str, session_id: str, traces: Sequence[TraceFigure
     )
 
 
+def repeated_call_traces(traces: Sequence[TraceFigures]) -> int:
+    """Counts the traces that seem to tell the calls of another one again."""
+
+    def tokens(several: Sequence[TraceFigures]) -> tuple[int, int]:
+        return sum(one.prompt_tokens for one in several), sum(one.completion_tokens for one in several)
+
+    def place(one: TraceFigures) -> tuple[int, int, bytes]:
+        return one.started_us, -one.ended_us, one.trace_id
+
+    suspected: set[bytes] = set()
+    with_calls = [one for one in traces if one.scopes and 0 < one.started_us <= one.ended_us]
+    for outer in with_calls:
+        within = [
+            one
+            for one in with_calls
+            if place(one) > place(outer)
+            and one.scopes != outer.scopes
+            and outer.started_us <= one.started_us < outer.ended_us
+            and one.ended_us <= outer.ended_us + TWIN_OVERHANG_US
+        ]
+        groups = [within, *([one for one in within if one.scopes == other.scopes] for other in within)]
+        matching = [group for group in groups if min(tokens(group)) > 0 and tokens(group) == tokens([outer])]
+        if matching:
+            group = matching[0] if matching[0] is within else [one for some in matching for one in some]
+            suspected |= {one.trace_id for one in group if sum(tokens([one])) > 0}
+    return len(suspected)
+
+
 def summed_models(traces: Sequence[TraceFigures]) -> dict[str, ModelFigures]:
     models: dict[str, ModelFigures] = {}
     for trace in traces:
@@ -186,8 +218,14 @@ def summed_models(traces: Sequence[TraceFigures]) -> dict[str, ModelFigures]:
             total.completion += figures.completion
             total.embedding += figures.embedding
             total.cost_nano += figures.cost_nano
+            total.reported_costs += figures.reported_costs
+            total.priced_costs += figures.priced_costs
     # A model that only a cost of 0 was reported for adds nothing, so a session does not show it.
-    return {name: figures for name, figures in models.items() if figures != ModelFigures()}
+    return {
+        name: total
+        for name, total in models.items()
+        if (total.calls, total.prompt, total.completion, total.embedding, total.cost_nano) != (0, 0, 0, 0, 0)
+    }
 
 
 def token_fields(traces: Sequence[TraceFigures]) -> dict[str, int]:
@@ -210,9 +248,8 @@ def llm_span_token_fields(traces: Sequence[TraceFigures]) -> dict[str, int]:
     return {"prompt": prompt, "completion": completion, "total": prompt + completion}
 
 
-def cost_source(traces: Sequence[TraceFigures]) -> str:
-    reported = any(trace.reported_costs for trace in traces)
-    priced_some = any(trace.priced_costs for trace in traces)
+def source_of(reported: int, priced_some: int) -> str:
+    """Says where a cost is from, by how many spans added one of each kind."""
     if reported and priced_some:
         return "mixed"
     return "reported" if reported else "priced" if priced_some else "none"
@@ -225,6 +262,7 @@ def model_fields(model: ModelFigures) -> dict[str, object]:
         "completion": model.completion,
         "embedding": model.embedding,
         "cost_usd": dollars(model.cost_nano),
+        "cost_source": source_of(model.reported_costs, model.priced_costs),
     }
 
 
@@ -237,6 +275,7 @@ def trace_entry(trace: TraceFigures) -> dict[str, object]:
         "error_count": trace.error_count,
         "tokens": token_fields([trace]),
         "cost_usd": dollars(trace.cost_nano),
+        "cost_source": source_of(trace.reported_costs, trace.priced_costs),
     }
 
 
@@ -277,6 +316,8 @@ def models_hash_of(models: Mapping[str, ModelFigures]) -> dict[str, int]:
         fields[f"{name}:completion_tokens"] = model.completion
         fields[f"{name}:embedding_tokens"] = model.embedding
         fields[f"{name}:cost_nano_usd"] = model.cost_nano
+        fields[f"{name}:reported_costs"] = model.reported_costs
+        fields[f"{name}:priced_costs"] = model.priced_costs
     return fields
 
 

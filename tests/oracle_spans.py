@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status, TracesData
 
 from tests.oracle_tables import (
+    CACHE_APART_SCOPES,
     CLAIM_ROWS,
     COST_ATTRIBUTES,
     GENAI_OPERATIONS,
@@ -26,6 +28,8 @@ from tests.oracle_tables import (
     OPENINFERENCE_KINDS,
     PLAIN_FAMILIES,
     PROJECT_ATTRIBUTES,
+    PROVIDER_ATTRIBUTES,
+    REASONING_IN_TOTAL_SCOPES,
     USER_ATTRIBUTES,
 )
 
@@ -42,7 +46,6 @@ MAX_JSON_BYTES = 65_536
 MAX_TEXT = 256
 
 BAD_ID = "bad_id"
-SESSION_ID_TOO_LONG = "session_id_too_long"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,10 @@ def cost_number(value: object) -> int | None:
         text = value.strip()
         if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
             return None
-        amount = Decimal(text)
+        try:
+            amount = Decimal(text)
+        except InvalidOperation:
+            return None
     elif isinstance(value, float):
         amount = Decimal(repr(value))
     elif isinstance(value, int):
@@ -236,7 +242,15 @@ def read_figures(attributes: Attributes) -> Figures | None:
     return None if mlflow is None else figures_from("mlflow", mlflow, MLFLOW_COLUMNS)
 
 
-def normalised(figures: Figures | None, span_class: str) -> Usage:
+def writes_cache_apart(scope: str, attributes: Attributes) -> bool:
+    """Says whether a scope is known to leave cached tokens out of the prompt."""
+    provider = text_of(attributes, PROVIDER_ATTRIBUTES, "")
+    return any(
+        scope.startswith(begin) and (not providers or provider in providers) for begin, providers in CACHE_APART_SCOPES
+    )
+
+
+def normalised(figures: Figures | None, span_class: str, scope: str, attributes: Attributes) -> Usage:
     """Brings the figures of a family to inclusive totals."""
     if figures is None:
         return Usage()
@@ -249,7 +263,9 @@ def normalised(figures: Figures | None, span_class: str) -> Usage:
     without_cache = cache > 0 and total in (plain_sum + cache, plain_sum + cache + reasoning)
     without_reasoning = reasoning > 0 and total in (plain_sum + reasoning, plain_sum + cache + reasoning)
     if not figures.inclusive:
-        add_cache = cache > prompt or without_cache
+        add_cache = cache > prompt or without_cache or writes_cache_apart(scope, attributes)
+        if scope.startswith(REASONING_IN_TOTAL_SCOPES) and reasoning == 0 and total is not None and total > plain_sum:
+            reasoning, without_reasoning, add_cache = total - plain_sum, True, False
         add_reasoning = reasoning > completion or without_reasoning
         prompt += cache if add_cache else 0
         completion += reasoning if add_reasoning else 0
@@ -319,22 +335,30 @@ def identifier(value: Plain) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def read_claim(candidates: Sequence[Plain]) -> tuple[tuple[int, str] | None, bool]:
-    """Gives the claim of the first usable row, and whether a row was passed over as too long."""
-    too_long = False
+def unusable(text: str) -> str:
+    """Says why an id can't be used; "" where it can."""
+    if len(text.encode()) > MAX_ID_BYTES:
+        return "too_long"
+    return "control_characters" if any(unicodedata.category(one) == "Cc" for one in text) else ""
+
+
+def read_claim(candidates: Sequence[Plain]) -> tuple[tuple[int, str] | None, str]:
+    """Gives the claim of the first usable row, and why the first row that was passed over was."""
+    passed_over = ""
     for row, value in enumerate(candidates):
         session_id = identifier(value)
         if session_id is None:
             continue
-        if len(session_id.encode()) <= MAX_ID_BYTES:
-            return (row, session_id), too_long
-        too_long = True
-    return None, too_long
+        reason = unusable(session_id)
+        if not reason:
+            return (row, session_id), passed_over
+        passed_over = passed_over or reason
+    return None, passed_over
 
 
-def read_user(attributes: Attributes) -> str:
-    ids = [identifier(attributes.get(name)) for name in USER_ATTRIBUTES]
-    return next((i for i in ids if i is not None and len(i.encode()) <= MAX_ID_BYTES), "")
+def read_user(attributes: Attributes, names: Sequence[str]) -> str:
+    ids = [identifier(attributes.get(name)) for name in names]
+    return next((i for i in ids if i is not None and not unusable(i)), "")
 
 
 def text_of(attributes: Attributes, names: Sequence[str], default: str) -> str:
@@ -358,8 +382,11 @@ def read_record(
     *,
     session_id_attributes: Sequence[str] = (),
     project_attributes: Sequence[str] = (),
+    user_attributes: Sequence[str] = (),
+    ignored_attributes: Sequence[str] = (),
 ) -> tuple[list[SpanRead], set[str]]:
     """Reads all spans of one record; the set says why it is `partial`, and is empty if it is not."""
+    users = [*user_attributes, *(name for name in USER_ATTRIBUTES if name not in ignored_attributes)]
     spans: list[SpanRead] = []
     partial: set[str] = set()
     for resource_spans in message.resource_spans:
@@ -373,12 +400,15 @@ def read_record(
                 attributes = read_attributes(span.attributes, unquote=scope.startswith("mlflow"))
                 if attributes.get("logfire.span_type") == "pending_span":
                     continue
-                rows = [attributes.get(name) for name in (*session_id_attributes, *CLAIM_ROWS)]
-                claim, too_long = read_claim([*rows, resource.get("session.id")])
-                if too_long and claim is None:
-                    partial.add(SESSION_ID_TOO_LONG)
+                own = [attributes.get(name) for name in session_id_attributes]
+                rows = [None if name in ignored_attributes else attributes.get(name) for name in CLAIM_ROWS]
+                of_resource = None if "session.id" in ignored_attributes else resource.get("session.id")
+                claim, passed_over = read_claim([*own, *rows, of_resource])
+                if passed_over and claim is None:
+                    partial.add(f"session_id_{passed_over}")
                 project = text_of(resource, project_attributes or PROJECT_ATTRIBUTES, "default")
-                spans.append(read_span(span, attributes, resource, scope, project, claim, log_ms))
+                user_id = read_user(attributes, users)
+                spans.append(read_span(span, attributes, resource, scope, project, claim, user_id, log_ms))
     return spans, partial
 
 
@@ -389,6 +419,7 @@ def read_span(
     scope: str,
     project: str,
     claim: tuple[int, str] | None,
+    user_id: str,
     log_ms: int,
 ) -> SpanRead:
     """Reads one span with usable ids."""
@@ -409,9 +440,9 @@ def read_span(
         scope=scope[:MAX_TEXT],
         project=project,
         claim=claim,
-        user_id=read_user(attributes),
+        user_id=user_id,
         model=model,
-        usage=normalised(figures, span_class),
+        usage=normalised(figures, span_class, scope, attributes),
         cost_nano=read_cost(attributes),
         encoding=span.SerializeToString(deterministic=True),
     )

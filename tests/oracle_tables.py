@@ -89,8 +89,8 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
     (
         "gen_ai",
         (
-            (G + "input_tokens",),
-            (G + "output_tokens",),
+            (G + "input_tokens", G + "prompt_tokens", "llm.usage.prompt_tokens"),
+            (G + "output_tokens", G + "completion_tokens", "llm.usage.completion_tokens"),
             (G + "cache_read.input_tokens", G + "cache_read_input_tokens", G + "details.cache_read_tokens"),
             (
                 G + "cache_write.input_tokens",
@@ -99,19 +99,14 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
                 G + "cache_creation_input_tokens",
                 G + "details.cache_write_tokens",
             ),
-            (G + "reasoning.output_tokens", G + "reasoning_tokens", G + "details.reasoning_tokens"),
-            (G + "total_tokens",),
-        ),
-    ),
-    (
-        "legacy",
-        (
-            (G + "prompt_tokens", "llm.usage.prompt_tokens"),
-            (G + "completion_tokens", "llm.usage.completion_tokens"),
-            (),
-            (),
-            (),
-            ("llm.usage.total_tokens",),
+            (
+                G + "reasoning.output_tokens",
+                G + "reasoning_tokens",
+                G + "details.reasoning_tokens",
+                G + "details.thoughts_tokens",
+                G + "completion_tokens_details.reasoning_tokens",
+            ),
+            (G + "total_tokens", "llm.usage.total_tokens"),
         ),
     ),
     (
@@ -126,6 +121,18 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
         ),
     ),
 )
+# Scopes (by the beginning of their name) that write a prompt without cache, and for which providers (none: any);
+# and scopes of which the total alone holds the reasoning.
+CACHE_APART_SCOPES = (
+    ("opentelemetry.instrumentation.bedrock", ()),
+    ("openlit", ("anthropic", "aws.bedrock")),
+)
+REASONING_IN_TOTAL_SCOPES = (
+    "opentelemetry.instrumentation.google_generativeai",
+    "opentelemetry.instrumentation.vertexai",
+    "openinference.instrumentation.vertexai",
+)
+PROVIDER_ATTRIBUTES = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system")
 LANGFUSE_COLUMNS: tuple[tuple[str, ...], ...] = (
     ("input", "prompt_tokens", "input_tokens"),
     ("output", "completion_tokens", "output_tokens"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.oracle_spans import SpanRead
 
-Price = Callable[[str, str, int, int, int, int, int, int], int]
+Price = Callable[[str, str, int, int, int, int, int, int, int], int]
 
 TWIN_OVERHANG_US = 50_000
 MOST_USERS = 16
@@ -24,6 +24,8 @@ class ModelFigures:
     completion: int = 0
     embedding: int = 0
     cost_nano: int = 0
+    reported_costs: int = 0
+    priced_costs: int = 0
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,7 @@ class TraceFigures:
     wrapper_usage: bool = False
     nested_llm: bool = False
     missing_root: bool = False
+    scopes: set[str] = field(default_factory=set)
 
 
 # --- The spans of one trace -----------------------------------------------------------------------------------
@@ -333,8 +336,12 @@ def add_usage(figures: TraceFigures, tree: Tree, counted: Counted, price: Price)
         if not counts and cost is None:
             continue
         model = figures.models.setdefault(span.model or "unknown", ModelFigures())
+        # A cost of 0 without a call adds nothing to its model.
+        model.reported_costs += cost is not None and (counts or cost > 0)
         if counts:
             cache_read, cache_write, reasoning = details(tree, counted, span)
+            if span.usage.prompt + span.usage.completion > 0:
+                figures.scopes.add(span.scope)
             figures.prompt_tokens += span.usage.prompt
             figures.completion_tokens += span.usage.completion
             figures.embedding_tokens += span.usage.embedding
@@ -346,20 +353,20 @@ def add_usage(figures: TraceFigures, tree: Tree, counted: Counted, price: Price)
             model.completion += span.usage.completion
             model.embedding += span.usage.embedding
             if cost is None and not tree.above(span) & costs.keys():
-                cost = priced(span, cache_read, cache_write, price)
+                cost = priced(span, cache_read, cache_write, reasoning, price)
                 figures.priced_costs += cost is not None
                 figures.unpriced_calls += cost is None
+                model.priced_costs += cost is not None
         figures.cost_nano += cost or 0
         model.cost_nano += cost or 0
 
 
-def priced(span: SpanRead, cache_read: int, cache_write: int, price: Price) -> int | None:
+def priced(span: SpanRead, cache_read: int, cache_write: int, reasoning: int, price: Price) -> int | None:
     if not span.model:
         return None
     usage = span.usage
-    nano = price(
-        span.model, "", span.start_us, usage.prompt, usage.completion, cache_read, cache_write, usage.embedding
-    )
+    figures = (usage.prompt, usage.completion, cache_read, cache_write, reasoning, usage.embedding)
+    nano = price(span.model, "", span.start_us, *figures)
     return nano if nano >= 0 else None
 
 
@@ -371,9 +378,10 @@ def flat_price(
     completion: int,
     cache_read: int,
     cache_write: int,
+    reasoning: int,
     embedding: int,
 ) -> int:
     """A price for tests that depends on every figure and knows only models whose name begins with "priced"."""
     if not model.startswith("priced"):
         return -1
-    return 1000 * prompt + 7000 * completion - 900 * cache_read + 250 * cache_write + 13 * embedding
+    return 1000 * prompt + 7000 * completion - 900 * cache_read + 250 * cache_write + 30 * reasoning + 13 * embedding

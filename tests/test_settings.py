@@ -34,6 +34,8 @@ def test_lists_are_comma_separated_and_words_ignore_case() -> None:
             "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": "one:9092,[::1]:9093",
             "AGGREGATOR_KAFKA__ENCODING": "OTLP_JSON",
             "AGGREGATOR_SESSION__ID_ATTRIBUTES": "chat.id,call.id",
+            "AGGREGATOR_SESSION__USER_ATTRIBUTES": "person",
+            "AGGREGATOR_SESSION__IGNORED_ATTRIBUTES": "session.id, user.id",
             "AGGREGATOR_LOG__LEVEL": "WARNING",
             "AGGREGATOR_REDIS__ON_STATE_LOSS": "continue",
             "AGGREGATOR_PRICING__ENABLED": "false",
@@ -43,6 +45,8 @@ def test_lists_are_comma_separated_and_words_ignore_case() -> None:
     assert settings.kafka.bootstrap_servers == ("one:9092", "[::1]:9093")
     assert settings.kafka.encoding is Encoding.OTLP_JSON
     assert settings.session.id_attributes == ("chat.id", "call.id")
+    assert settings.session.user_attributes == ("person",)
+    assert settings.session.ignored_attributes == ("session.id", "user.id")
     assert settings.log.level is LogLevel.WARNING
     assert settings.redis.on_state_loss is OnStateLoss.CONTINUE
     assert settings.pricing.enabled is False
@@ -108,12 +112,22 @@ def test_every_problem_is_listed_by_its_variable() -> None:
         ({"AGGREGATOR_REDIS__CLUSTER": "true", "AGGREGATOR_REDIS__URL": "redis://h/3"}, "AGGREGATOR_REDIS__URL"),
         ({"AGGREGATOR_REDIS__KEY_PREFIX": "{x}"}, "AGGREGATOR_REDIS__KEY_PREFIX"),
         ({"AGGREGATOR_KAFKA_TOPICS": "a"}, "AGGREGATOR_KAFKA_TOPICS"),
+        ({"AGGREGATOR_PRICING__FILE": "/nonexistent"}, "AGGREGATOR_PRICING__FILE"),
+        ({"AGGREGATOR_PRICING__FILE": __file__, "AGGREGATOR_PRICING__ENABLED": "no"}, "AGGREGATOR_PRICING__FILE"),
+        ({"AGGREGATOR_SESSION__IGNORED_ATTRIBUTES": "sesion.id"}, "AGGREGATOR_SESSION__IGNORED_ATTRIBUTES"),
     ],
 )
 def test_one_wrong_setting_is_one_problem(environ: dict[str, str], name: str) -> None:
     found = problems(environ)
     assert len(found) == 1
     assert found[0].startswith(f"{name}: ")
+
+
+def test_an_ignored_attribute_that_nothing_is_read_from_is_told_with_the_nearest() -> None:
+    (found,) = problems({"AGGREGATOR_SESSION__IGNORED_ATTRIBUTES": "session.id,sesion.id"})
+    assert "'sesion.id' is none; did you mean 'session.id'?" in found
+    (found,) = problems({"AGGREGATOR_SESSION__IGNORED_ATTRIBUTES": "colour"})
+    assert "'colour' is none; that is session.id, " in found
 
 
 def test_what_kubernetes_sets_beside_a_service_named_aggregator_is_no_typo() -> None:

@@ -6,7 +6,16 @@ import json
 from dataclasses import dataclass
 
 from tests.builders import Value
-from tests.oracle_tables import CLAIM_ROWS, COST_ATTRIBUTES, MODEL_ATTRIBUTES, PROJECT_ATTRIBUTES, USER_ATTRIBUTES
+from tests.oracle_tables import (
+    CLAIM_ROWS,
+    COST_ATTRIBUTES,
+    GENAI_OPERATIONS,
+    MODEL_ATTRIBUTES,
+    NAMED_CLASSES,
+    PROJECT_ATTRIBUTES,
+    PROVIDER_ATTRIBUTES,
+    USER_ATTRIBUTES,
+)
 
 __all__ = (
     "CLASS_ATTRIBUTES",
@@ -17,6 +26,7 @@ __all__ = (
     "MODEL_ATTRIBUTES",
     "OWN_SESSION_ATTRIBUTE",
     "PROJECT_ATTRIBUTES",
+    "PROVIDER_ATTRIBUTES",
     "SESSION_ATTRIBUTES",
     "USAGE_PREFIXES",
     "USER_ATTRIBUTES",
@@ -30,7 +40,22 @@ OWN_SESSION_ATTRIBUTE = "app.session"
 
 SESSION_ATTRIBUTES = (*CLAIM_ROWS, "session.id", "session.id", OWN_SESSION_ATTRIBUTE)
 
-HOSTILE_IDS: tuple[Value, ...] = ("", "  ", "x" * 513, "é" * 257, "x" * 512, 1.5, b"s", ["s-1"], {"a": 1}, None, False)
+HOSTILE_IDS: tuple[Value, ...] = (
+    "",
+    "  ",
+    "\0",
+    "s-1\x1b",
+    "\x85s\x9f",
+    "x" * 513,
+    "é" * 257,
+    "x" * 512,
+    1.5,
+    b"s",
+    ["s-1"],
+    {"a": 1},
+    None,
+    False,
+)
 HOSTILE_TOKENS: tuple[Value, ...] = (
     -1,
     1.5,
@@ -46,6 +71,7 @@ HOSTILE_TOKENS: tuple[Value, ...] = (
     "12.0",
     "1e3",
     "abc",
+    "0" * 30_000 + "x",
     "",
     True,
     b"1",
@@ -61,6 +87,7 @@ HOSTILE_COSTS: tuple[Value, ...] = (
     "-1",
     "nan",
     "abc",
+    "1e99999999999999999999",
     "",
     True,
     [1],
@@ -75,7 +102,7 @@ USAGE_PREFIXES = (
     "mlflow.chat.tokenUsage",
 )
 
-CLASS_ATTRIBUTES: dict[str, tuple[dict[str, Value], ...]] = {
+_ODD_EVIDENCE: dict[str, tuple[dict[str, Value], ...]] = {
     "llm": (
         {"openinference.span.kind": "LLM"},
         {"openinference.span.kind": "LLM"},
@@ -94,6 +121,7 @@ CLASS_ATTRIBUTES: dict[str, tuple[dict[str, Value], ...]] = {
         {"openinference.span.kind": "embedding"},
         {"gen_ai.operation.name": "embeddings"},
         {"ai.operationId": "ai.embed"},
+        {"ai.operationId": "ai.embedMany"},
         {"ai.operationId": "ai.embedMany.doEmbed"},
         {"langfuse.observation.type": "embedding"},
         {"mlflow.spanType": "EMBEDDING"},
@@ -131,6 +159,18 @@ CLASS_ATTRIBUTES: dict[str, tuple[dict[str, Value], ...]] = {
         {"langsmith.span.kind": "prompt"},
     ),
 }
+
+
+def _evidence(span_class: str) -> tuple[dict[str, Value], ...]:
+    """Every single attribute that shows a class, and the odd combinations."""
+    tables = (("gen_ai.operation.name", GENAI_OPERATIONS), *NAMED_CLASSES)
+    named: list[dict[str, Value]] = [
+        {attribute: value} for attribute, values in tables for value, found in values.items() if found == span_class
+    ]
+    return (*_ODD_EVIDENCE[span_class], *named)
+
+
+CLASS_ATTRIBUTES = {span_class: _evidence(span_class) for span_class in _ODD_EVIDENCE}
 """Ways to show a class; a span of class `other` becomes `llm` where it has both usage and a model."""
 
 
@@ -177,16 +217,22 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             _G + "cache_creation_input_tokens",
             _G + "details.cache_write_tokens",
         ),
-        (_G + "reasoning.output_tokens", _G + "reasoning_tokens", _G + "details.reasoning_tokens"),
-        (_G + "total_tokens",),
+        (
+            _G + "reasoning.output_tokens",
+            _G + "reasoning_tokens",
+            _G + "details.reasoning_tokens",
+            _G + "details.thoughts_tokens",
+            _G + "completion_tokens_details.reasoning_tokens",
+        ),
+        (_G + "total_tokens", "llm.usage.total_tokens"),
     ),
     "legacy": (
         (_G + "prompt_tokens", "llm.usage.prompt_tokens"),
         (_G + "completion_tokens", "llm.usage.completion_tokens"),
-        (),
-        (),
-        (),
-        ("llm.usage.total_tokens",),
+        (_G + "cache_read_input_tokens", _G + "cache_read.input_tokens"),
+        (_G + "cache_creation_input_tokens", _G + "cache_creation.input_tokens"),
+        (_G + "reasoning_tokens",),
+        ("llm.usage.total_tokens", _G + "total_tokens"),
     ),
     "vercel": (
         (_V + "inputTokens", _V + "promptTokens"),
@@ -226,7 +272,7 @@ _JSON_ATTRIBUTES = {
     "openai in langfuse": "langfuse.observation.usage_details",
     "mlflow": "mlflow.chat.tokenUsage",
 }
-FAMILIES = ("openinference", "openinference", *_NAMES)
+FAMILIES = ("openinference", "openinference", "gen_ai", "gen_ai", "langfuse", *_NAMES)
 
 
 def usage_attributes(family: str, tokens: Tokens, variant: int) -> dict[str, Value]:

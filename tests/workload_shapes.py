@@ -12,7 +12,17 @@ from tests.workload_attributes import Tokens
 FUTURE_MS = 175 * 365 * 24 * 3600 * 1000
 """So far after `BASE_MS` that no log time of a test comes near."""
 
-SCOPES = ("", "openinference.instrumentation.openai", "langchain", "mlflow.tracing")
+SCOPES = (
+    "",
+    "openinference.instrumentation.openai",
+    "langchain",
+    "mlflow.tracing",
+    "opentelemetry.instrumentation.bedrock",
+    "openlit.otel.tracing",
+    "opentelemetry.instrumentation.vertexai",
+    "opentelemetry.instrumentation.google_generativeai",
+    "openinference.instrumentation.vertexai",
+)
 STARTS = (0.0, 0.0, 1.0, 10.0, 10.0009, 50.0, 100.0)
 DURATIONS = (0.0, 0.0011, 10.0, 50.0, 90.0, 100.0, 150.0, 1000.0)
 
@@ -86,6 +96,30 @@ def echoes(draw: st.DrawFn, number: int, others: Sequence[Sketch]) -> Sketch:
     return sketch
 
 
+@st.composite
+def calls_within(draw: st.DrawFn, number: int, others: Sequence[Sketch]) -> list[Sketch]:
+    """A call that an earlier span is open for: made by a tool, an agent, or behind a span that says nothing."""
+    outer = draw(st.sampled_from([one for one in others if one.span_class == "llm"] or others))
+    between = Sketch(
+        number=number,
+        parent=outer.number,
+        start=outer.start,
+        end=outer.end,
+        span_class=draw(st.sampled_from(("tool", "agent", "chain", "other"))),
+        scope=outer.scope,
+    )
+    call = Sketch(
+        number=number + 1,
+        parent=number,
+        start=outer.start,
+        end=outer.end,
+        span_class="llm",
+        tokens=draw(st.sampled_from((outer.tokens, Tokens(prompt=50, completion=3), Tokens(prompt=11, completion=9)))),
+        scope=draw(st.sampled_from(SCOPES)),
+    )
+    return [between, call]
+
+
 def echoed_tokens(tokens: Tokens) -> st.SearchStrategy[Tokens]:
     """The same prompt and completion: as they are, without details, or with details that are included in them."""
     included = Tokens(
@@ -133,7 +167,7 @@ def classes() -> st.SearchStrategy[str]:
 @st.composite
 def token_figures(draw: st.DrawFn) -> Tokens:
     """Prompt, completion, seldom details and a total that tells whether they are included."""
-    how = draw(st.sampled_from(("none", "plain", "plain", "plain", "details", "total only")))
+    how = draw(st.sampled_from(("none", "plain", "plain", "plain", "details", "details", "total only")))
     if how == "none":
         return Tokens()
     if how == "total only":
@@ -141,7 +175,7 @@ def token_figures(draw: st.DrawFn) -> Tokens:
     prompt, completion = draw(st.sampled_from((0, 10, 10, 20, 30))), draw(st.sampled_from((0, 5, 5, 7, 12)))
     if how == "plain" or prompt + completion == 0:
         return Tokens(prompt=prompt, completion=completion)
-    cache_read, cache_write = draw(st.sampled_from((0, 4, 40))), draw(st.sampled_from((0, 0, 2)))
+    cache_read, cache_write = draw(st.sampled_from((4, 0, 4, 40))), draw(st.sampled_from((0, 2)))
     reasoning = draw(st.sampled_from((0, 3, 9)))
     sums = (0, cache_read + cache_write, reasoning, cache_read + cache_write + reasoning, 1)
     total = draw(st.sampled_from([None, *(prompt + completion + more for more in sums)]))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.builders import BASE_MS, Value, joined, record, span
+from tests.oracle_tables import REASONING_IN_TOTAL_SCOPES
 from tests.workload_attributes import (
     CLASS_ATTRIBUTES,
     FAMILIES,
@@ -29,6 +30,7 @@ from tests.workload_attributes import (
     MODEL_ATTRIBUTES,
     OWN_SESSION_ATTRIBUTE,
     PROJECT_ATTRIBUTES,
+    PROVIDER_ATTRIBUTES,
     SESSION_ATTRIBUTES,
     USAGE_PREFIXES,
     USER_ATTRIBUTES,
@@ -36,7 +38,7 @@ from tests.workload_attributes import (
     cost_attributes,
     usage_attributes,
 )
-from tests.workload_shapes import FUTURE_MS, Sketch, echoes, fresh_sketches, one_in, token_figures
+from tests.workload_shapes import FUTURE_MS, Sketch, calls_within, echoes, fresh_sketches, one_in, token_figures
 
 __all__ = ("OWN_SESSION_ATTRIBUTE", "Record", "Workload", "laid_out", "layouts", "oracle_input", "workloads")
 
@@ -45,6 +47,7 @@ PROJECTS = ("", "demo", "p/2")
 USERS: tuple[Value, ...] = ("u-1", "u-2", " u-2", "", 3, "x" * 513)
 SERVICES = ("", "chat", "search")
 MODELS = ("priced-a", "priced-b", "unheard-of", "m" * 300)
+PROVIDERS = ("openai", "anthropic", "aws.bedrock")
 COSTS: tuple[Value, ...] = (0, 0.0, 0.25, 0.1, "0.5", " 1e-3 ", 1.5e-9, 2.5e-9, 1, 1_000_000)
 
 
@@ -121,10 +124,13 @@ def traces(draw: st.DrawFn, trace: int, *, home: tuple[Value, str], max_spans: i
     if draw(one_in(3)):
         home = draw(st.sampled_from(SESSIONS)), draw(st.sampled_from(PROJECTS))
     sketches: list[Sketch] = []
-    for index in range(draw(st.integers(1, max_spans))):
-        number = trace * 100 + index
+    size = draw(st.integers(1, max_spans))
+    while len(sketches) < size:
+        number = trace * 100 + len(sketches)
         if len(sketches) > 0 and draw(one_in(3)):
             sketches.append(draw(echoes(number, sketches)))
+        elif len(sketches) > 0 and draw(one_in(6)):
+            sketches += draw(calls_within(number, sketches))
         else:
             sketches.append(draw(fresh_sketches(number, sketches)))
     writer = _Writer(
@@ -233,7 +239,11 @@ class _Writer:
     def attributes(self, sketch: Sketch) -> tuple[list[tuple[str, Value]], bool]:
         """Writes all attributes; the flag says that the usage is written so that it is read as sketched."""
         evidence = self.draw(st.sampled_from(CLASS_ATTRIBUTES[sketch.span_class]))
-        usage, clean, family = self.usage(sketch.tokens)
+        tokens = sketch.tokens
+        if sketch.scope.startswith(REASONING_IN_TOTAL_SCOPES) and not tokens.total_only:
+            beside = self.draw(st.sampled_from((0, 4, 9)))
+            tokens = replace(tokens, reasoning=0, total=tokens.prompt + tokens.completion + beside)
+        usage, clean, family = self.usage(tokens)
         openinference = family == "openinference" and "openinference.span.kind" in evidence
         written: list[tuple[str, Value]] = [
             *evidence.items(),
@@ -242,6 +252,8 @@ class _Writer:
             *self.cost(),
             *self.claims(),
         ]
+        if self.seldom(3) or sketch.scope.startswith("openlit"):
+            written.append((self.draw(st.sampled_from(PROVIDER_ATTRIBUTES)), self.pick(PROVIDERS)))
         if self.seldom(3):
             written.append((self.draw(st.sampled_from(USER_ATTRIBUTES)), self.pick(USERS)))
         if written and self.seldom(12):  # A key that occurs twice: the last one stays.

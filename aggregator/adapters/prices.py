@@ -18,9 +18,8 @@ from genai_prices.data import providers
 from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-from aggregator.core.pricing import Pricer
+from aggregator.core.pricing import UNKNOWN_PRICE, Pricer
 
-_UNKNOWN: Final = -1
 _NANO_PER_USD: Final = 10**9
 _EXACT: Final = Context(prec=100)  # the list's prices have a dozen digits; nothing is ever rounded in here
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,8 +39,8 @@ class GenaiPricer(Pricer):
     Providers are matched as the list does it ("azure", "aws.bedrock", "openai.chat", ...).  Where the span's provider
     is empty or not one of the list's, it is often a framework ("langchain"), so the model's name decides; self-hosted
     models have no price.  A call whose start is not known gets the newest price.
-    Cached tokens are priced as input where the list has no price for them, long-lived cache writes as ordinary ones,
-    and batch or priority discounts are not seen, since spans do not tell them.
+    Cached tokens are priced as input and reasoning as output where the list has no price for them, long-lived cache
+    writes as ordinary ones, and batch or priority discounts are not seen, since spans do not tell them.
     """
 
     def __init__(self, *, max_models: int = 4096) -> None:
@@ -58,6 +57,7 @@ class GenaiPricer(Pricer):
         completion_tokens: int,
         cache_read_tokens: int,
         cache_write_tokens: int,
+        reasoning_tokens: int,
         embedding_tokens: int,
     ) -> int:
         listing = self._listings.get((model, provider))
@@ -65,8 +65,10 @@ class GenaiPricer(Pricer):
             listing = self._remember(model, provider)
         price = listing.at(start_us)
         if price is None:
-            return _UNKNOWN
-        return price.nano(prompt_tokens + embedding_tokens, completion_tokens, cache_read_tokens, cache_write_tokens)
+            return UNKNOWN_PRICE
+        return price.nano(
+            prompt_tokens + embedding_tokens, completion_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens
+        )
 
     def _remember(self, model: str, provider: str) -> _Listing:
         if len(self._listings) >= self._max_models:
@@ -127,10 +129,10 @@ class _Price:
         self._has_input = price.input_mtok is not None
         self._has_output = price.output_mtok is not None
 
-    def nano(self, prompt: int, completion: int, cache_read: int, cache_write: int) -> int:
+    def nano(self, prompt: int, completion: int, cache_read: int, cache_write: int, reasoning: int) -> int:
         uncached = prompt - cache_read - cache_write
         if uncached < 0 or (prompt > 0 and not self._has_input) or (completion > 0 and not self._has_output):
-            return _UNKNOWN
+            return UNKNOWN_PRICE
         rate = self._rates[bisect_left(self._thresholds, prompt)] if self._thresholds else self._rates[0]
         exact = (
             rate.request
@@ -139,15 +141,21 @@ class _Price:
             + rate.cache_read * cache_read
             + rate.cache_write * cache_write
         )
+        if rate.reasoning_more:
+            exact += rate.reasoning_more * min(reasoning, completion)
         nano, rest = divmod(exact, rate.per)
         rest += rest
         return nano + 1 if rest > rate.per or (rest == rate.per and nano & 1) else nano
 
 
 class _Rate:
-    """A linear price as integers: so many `per`-ths of a nano-dollar per request and per token."""
+    """A linear price as integers: so many `per`-ths of a nano-dollar per request and per token.
 
-    __slots__ = ("cache_read", "cache_write", "completion", "per", "request", "uncached")
+    `reasoning_more` is by how much reasoning is dearer than other tokens of the completion; on this list it is cheaper
+    if anything, for one model.
+    """
+
+    __slots__ = ("cache_read", "cache_write", "completion", "per", "reasoning_more", "request", "uncached")
 
     def __init__(self, price: ModelPrice) -> None:
         request = _usd(price, Usage())
@@ -156,13 +164,15 @@ class _Rate:
             Usage(output_tokens=1),
             Usage(input_tokens=1, cache_read_tokens=1),
             Usage(input_tokens=1, cache_write_tokens=1),
+            Usage(output_tokens=1, output_reasoning_tokens=1),
         )
         with localcontext(_EXACT):
             each = [request, *(_usd(price, usage) - request for usage in one_token)]
             nano = [(one * _NANO_PER_USD).as_integer_ratio() for one in each]
         self.per = lcm(*(denominator for _, denominator in nano))
         scaled = [numerator * (self.per // denominator) for numerator, denominator in nano]
-        self.request, self.uncached, self.completion, self.cache_read, self.cache_write = scaled
+        self.request, self.uncached, self.completion, self.cache_read, self.cache_write, reasoning = scaled
+        self.reasoning_more = reasoning - self.completion
 
 
 def _within(price: ModelPrice, length: int) -> ModelPrice:

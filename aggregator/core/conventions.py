@@ -149,9 +149,11 @@ USAGE: Final = (
         reasoning=("llm.token_count.completion_details.reasoning",),
         total=("llm.token_count.total",),
     ),
-    UsageFamily(  # OTel GenAI; gen_ai.aggregated_usage.* repeats it and is left alone
-        prompt=("gen_ai.usage.input_tokens",),
-        completion=("gen_ai.usage.output_tokens",),
+    # OTel GenAI, with the names that it and OpenLLMetry used before: they stand beside newer ones of cache and total.
+    # gen_ai.aggregated_usage.* repeats it and is left alone.
+    UsageFamily(
+        prompt=("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"),
+        completion=("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens"),
         cache_read=(
             "gen_ai.usage.cache_read.input_tokens",
             "gen_ai.usage.cache_read_input_tokens",
@@ -168,13 +170,10 @@ USAGE: Final = (
             "gen_ai.usage.reasoning.output_tokens",
             "gen_ai.usage.reasoning_tokens",
             "gen_ai.usage.details.reasoning_tokens",
+            "gen_ai.usage.details.thoughts_tokens",  # Pydantic AI with Gemini
+            "gen_ai.usage.completion_tokens_details.reasoning_tokens",  # OpenLIT with Google ADK
         ),
-        total=("gen_ai.usage.total_tokens",),
-    ),
-    UsageFamily(  # the names that GenAI and OpenLLMetry used before
-        prompt=("gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"),
-        completion=("gen_ai.usage.completion_tokens", "llm.usage.completion_tokens"),
-        total=("llm.usage.total_tokens",),
+        total=("gen_ai.usage.total_tokens", "llm.usage.total_tokens"),
     ),
     UsageFamily(  # Vercel AI SDK
         prompt=("ai.usage.inputTokens", "ai.usage.promptTokens"),
@@ -229,6 +228,30 @@ COST: Final = (  # never the parts under llm.cost.*_details: LiteLLM's instrumen
     CostSource("gen_ai.usage.cost"),
     CostSource("operation.cost"),
 )
+
+
+class ScopeHabit(NamedTuple):
+    """How instrumentation scopes whose names begin so write figures that their other attributes do not give away.
+
+    `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers, or for any
+    where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
+    in neither.
+    """
+
+    scope: str
+    cache_apart: bool = False
+    providers: tuple[str, ...] = ()
+    rest_is_completion: bool = False
+
+
+SCOPE_HABITS: Final = (  # docs/adr/0007 has the evidence
+    ScopeHabit("opentelemetry.instrumentation.bedrock", cache_apart=True),  # OpenLLMetry
+    ScopeHabit("openlit", cache_apart=True, providers=("anthropic", "aws.bedrock")),
+    ScopeHabit("opentelemetry.instrumentation.google_generativeai", rest_is_completion=True),  # OpenLLMetry
+    ScopeHabit("opentelemetry.instrumentation.vertexai", rest_is_completion=True),  # OpenLLMetry
+    ScopeHabit("openinference.instrumentation.vertexai", rest_is_completion=True),
+)
+NO_HABIT: Final = ScopeHabit("")
 
 PLACEHOLDER: Final = ("logfire.span_type", "pending_span")  # a span sent at its start; left out
 JSON_TEXT_SCOPE: Final = "mlflow"  # scopes that begin so write every attribute as JSON text
@@ -299,23 +322,32 @@ class CostRow:
 class Conventions:
     """The table together with the operator's lists, ready for decoding; but for its cache it never changes.
 
-    `session_id_attributes` are looked at before the table's session attributes, in their order.
+    `session_id_attributes` and `user_attributes` are looked at before the table's, in their order; the
+    `ignored_attributes` of the table are read neither for a session (on a span or its resource) nor for a user, unless
+    the operator's own lists name them.
     No name may be empty.  A `project_attributes` that is not empty takes the place of the table's list.
-    The first of `claim_codes` is claim row `first_claim_row`, and so on; the resource's session id has the row after
-    the last.  Rows are kept in trace states, so the table's own begin at `TABLE_CLAIM_ROW` whatever the operator adds
-    before them (`MAX_OWN_ATTRIBUTES` at most; more raise ValueError).
+    The codes of `claim_codes` have the claim rows of `claim_rows`; the resource's session id has the row after the
+    table's last.  Rows are kept in trace states, so the table's own are the same whatever the operator adds before
+    them (`MAX_OWN_ATTRIBUTES` at most; more raise ValueError) or ignores.
     """
 
-    def __init__(self, session_id_attributes: Sequence[str] = (), project_attributes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        session_id_attributes: Sequence[str] = (),
+        project_attributes: Sequence[str] = (),
+        user_attributes: Sequence[str] = (),
+        ignored_attributes: Sequence[str] = (),
+    ) -> None:
         self.names: dict[str, int] = {}
         self.roles: list[int] = []
-        own = tuple(dict.fromkeys(session_id_attributes))
-        if len(own) > MAX_OWN_ATTRIBUTES:
-            raise ValueError(f"{len(own)} own session attributes are more than {MAX_OWN_ATTRIBUTES}")
-        self.first_claim_row: i64 = TABLE_CLAIM_ROW - len(own)
-        self.claim_codes: list[int] = self._codes(tuple(dict.fromkeys([*own, *SESSION_ID])), HAS_CLAIM)
+        ignored = frozenset(ignored_attributes)
+        rows = claim_rows(tuple(dict.fromkeys(session_id_attributes)), ignored)
+        self.claim_codes: list[int] = self._codes(tuple(rows), HAS_CLAIM)
+        self.claim_rows: list[int] = list(rows.values())
         self.resource_claim_row: i64 = TABLE_CLAIM_ROW + len(SESSION_ID)
-        self.user_codes: list[int] = self._codes(USER_ID, HAS_USER)
+        self.resource_claims: bool = RESOURCE_SESSION_ID not in ignored
+        users = [*user_attributes, *[name for name in USER_ID if name not in ignored]]
+        self.user_codes: list[int] = self._codes(tuple(dict.fromkeys(users)), HAS_USER)
         self.provider_codes: list[int] = self._codes(PROVIDER, HAS_PROVIDER)
         self.model_codes: list[int] = self._codes(MODEL, HAS_MODEL)
         self.openinference_model: i64 = self._code(OPENINFERENCE_MODEL, HAS_MODEL)
@@ -328,6 +360,9 @@ class Conventions:
         self.cost_rows: list[CostRow] = [CostRow(self._code(row.attribute, HAS_COST), row.key) for row in COST]
         self.placeholder: i64 = self._code(PLACEHOLDER[0], HAS_PLACEHOLDER)
         self.project_attributes: tuple[str, ...] = tuple(project_attributes) or PROJECT
+        self.resource_attributes: tuple[str, ...] = (SERVICE, *self.project_attributes)
+        if self.resource_claims:
+            self.resource_attributes = (RESOURCE_SESSION_ID, *self.resource_attributes)
         self.keys: list[bytes] = [name.encode() for name in self.names]
         self.codes: dict[bytes, int] = {key: code for code, key in enumerate(self.keys)}
         self.key_slots: list[int] = _key_slots(self.keys)
@@ -349,6 +384,17 @@ class Conventions:
         document = self._code(family.document, bit) if family.document else -1
         columns = [Column([] if family.document else self._codes(names, bit), names) for names in family[:6]]
         return FamilyRow(bit, document, columns, open_keys=family.open_keys)
+
+
+def claim_rows(own: tuple[str, ...], ignored: frozenset[str]) -> dict[str, int]:
+    """The claim row of every session attribute, in order of preference: the operator's own, then the table's."""
+    if len(own) > MAX_OWN_ATTRIBUTES:
+        raise ValueError(f"{len(own)} own session attributes are more than {MAX_OWN_ATTRIBUTES}")
+    rows = {name: TABLE_CLAIM_ROW - len(own) + i for i, name in enumerate(own)}
+    for i, name in enumerate(SESSION_ID):
+        if name not in ignored:
+            rows.setdefault(name, TABLE_CLAIM_ROW + i)
+    return rows
 
 
 def key_slot(length: i64, first: i64, middle: i64, last: i64) -> i64:

@@ -52,5 +52,6 @@ def price(call: Call, pricer: Pricer) -> int:
         span.completion_tokens,
         call.cache_read,
         call.cache_write,
+        call.reasoning,
         span.embedding_tokens,
     )

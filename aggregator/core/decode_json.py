@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from .conventions import HAZARD_MESSAGES, RESOURCE_SESSION_ID, SERVICE, Conventions
+from .conventions import HAZARD_MESSAGES, Conventions
 from .errors import UndecodableRecord
 from .interpret import finish, put, resource_of, scope_of
 from .model import Decoded
@@ -60,11 +60,10 @@ def decode_json(data: bytes, *, log_ms: int, conventions: Conventions) -> Decode
 
 
 def _resource(resource: Object, conventions: Conventions) -> Resource:
-    wanted = {SERVICE, RESOURCE_SESSION_ID, *conventions.project_attributes}
     attributes: dict[str, object] = {}
     for attribute in _objects(resource, "attributes"):
         key = _text(attribute, "key")
-        if key in wanted:
+        if key in conventions.resource_attributes:
             attributes[key] = _value(_object(attribute, "value"))
     return resource_of(attributes, conventions)
 

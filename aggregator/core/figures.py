@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Final
 
 import orjson
@@ -24,7 +24,8 @@ MAX_JSON_TEXT_BYTES: Final = 65_536
 
 Ignored = list[tuple[str, str]]
 
-_INTEGER: Final = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
+# Possessive, so that a megabyte of zeros and a letter is given up at once.
+_INTEGER: Final = re.compile(r"([+-]?)(?=[0-9])0*+([0-9]*+)", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _NOT_FINITE: Final = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _NANO: Final = Decimal("1e-9")
@@ -61,7 +62,7 @@ def _integral(value: object) -> int | str:
         return "invalid"
     if len(match[2]) > 13:  # not worth parsing, and beyond some length Python would not
         return -1 if match[1] == "-" else MAX_TOKENS + 1
-    return int(match[1] + match[2])
+    return int(match[1] + (match[2] or "0"))
 
 
 def cost_nano(value: object, ignored: Ignored) -> i64:
@@ -98,7 +99,10 @@ def _amount(value: object) -> Decimal | str:
         return "invalid"
     text = value.strip()
     if _DECIMAL.fullmatch(text) is not None:
-        return Decimal(text)
+        try:
+            return Decimal(text)
+        except InvalidOperation:  # an exponent of twenty digits
+            return "invalid"
     return "not_finite" if _NOT_FINITE.fullmatch(text) is not None else "invalid"
 
 

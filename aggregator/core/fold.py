@@ -11,8 +11,8 @@ from mypy_extensions import i64
 from aggregator.core.merge import DUPLICATE, MERGED, merge_span, resolve_claim
 from aggregator.core.model import SessionRef, Span, TracePut
 from aggregator.core.pricing import Pricer
-from aggregator.core.state import TraceState, decode_state, encode_state
-from aggregator.core.summary import tombstone, trace_put
+from aggregator.core.put import tombstone, trace_put
+from aggregator.core.state import TraceState, decode_state, encode_state, stamp_of
 from aggregator.core.usage import rollup
 
 
@@ -30,11 +30,13 @@ class Touched:
         "previous",
         "put",
         "spans",
+        "stamp",
         "state",
     )
 
     def __init__(self, state: TraceState) -> None:
         self.state: TraceState = state
+        self.stamp: bytes = b""  # of the state as it was last handed out to be stored
         self.spans: list[Span] = []
         self.log_ms: list[int] = []  # parallel to spans
         self.merged: i64 = 0
@@ -62,7 +64,7 @@ class Touched:
         self.merged = 0
         self.duplicate = 0
         self.folded = 0
-        self.created = state.stored_version == 0
+        self.created = not state.stored_stamp
         self.previous = state.claim
         for index, span in enumerate(self.spans):
             version = state.version()
@@ -83,12 +85,12 @@ class Touched:
 class Write:
     """One compare-and-set to be done: see `ports.TraceWrite`."""
 
-    __slots__ = ("claimed", "expected", "state", "trace_id", "version")
+    __slots__ = ("claimed", "expected", "stamp", "state", "trace_id")
 
-    def __init__(self, trace_id: bytes, expected: int, version: int, state: bytes, claimed: bool) -> None:
+    def __init__(self, trace_id: bytes, expected: bytes, stamp: bytes, state: bytes, claimed: bool) -> None:
         self.trace_id = trace_id
         self.expected = expected
-        self.version = version
+        self.stamp = stamp
         self.state = state
         self.claimed = claimed
 
@@ -146,19 +148,13 @@ class Folder:
         writes: list[Write] = []
         for touched in self._pending:
             state = touched.state
-            writes.append(
-                Write(
-                    state.trace_id,
-                    state.stored_version,
-                    state.version(),
-                    encode_state(state),
-                    state.claim is not None,
-                )
-            )
+            encoded = encode_state(state)
+            touched.stamp = stamp_of(state.version(), encoded)
+            writes.append(Write(state.trace_id, state.stored_stamp, touched.stamp, encoded, state.claim is not None))
         return writes
 
-    def stored(self, replies: list[tuple[int, bytes] | None]) -> int:
-        """What became of the last `writes`, in their order: None, or the version and state that Redis has instead.
+    def stored(self, replies: list[tuple[bytes, bytes] | None]) -> int:
+        """What became of the last `writes`, in their order: None, or the stamp and state that Redis has instead.
 
         Where it had another one, the two are merged and stay to be written.  Gives the number of such conflicts.
         """
@@ -166,21 +162,21 @@ class Folder:
         for index, touched in enumerate(self._pending):
             reply = replies[index]
             if reply is None:
-                touched.state.stored_version = touched.state.version()
+                touched.state.stored_stamp = touched.stamp
             else:
                 self._merge_stored(touched, reply[0], reply[1])
                 conflicts.append(touched)
         self._pending = conflicts
         return len(conflicts)
 
-    def _merge_stored(self, touched: Touched, version: int, data: bytes) -> None:
+    def _merge_stored(self, touched: Touched, stamp: bytes, data: bytes) -> None:
         """Go on from what Redis has, and bring back into it what only this process still knows.
 
         That is nothing but this batch's spans as a rule; it is more where Redis has lost writes.
         """
         known = touched.state
-        if version:
-            touched.state = decode_state(known.trace_id, version, data)
+        if stamp:
+            touched.state = decode_state(known.trace_id, stamp, data)
         else:
             touched.state = TraceState(known.trace_id)
         touched.merge(self._max_trace_spans)
@@ -243,7 +239,7 @@ class Folder:
         """
         self._pending = list(self._touched.values())
         for touched in self._pending:
-            touched.state.stored_version = 0
+            touched.state.stored_stamp = b""
 
     def finish(self) -> None:
         """The batch is stored: remember its states for the next ones, the oldest are forgotten."""

@@ -5,6 +5,7 @@ Every decoder fills a `RawSpan` and hands it to `finish`, so that they differ on
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from mypy_extensions import i64
@@ -21,6 +22,11 @@ FUTURE_MS: Final = 24 * 3600 * 1000
 """How far after its record's log time a span's time is believed."""
 
 MAX_ID_BYTES: Final = 512
+TOO_LONG: Final = "too_long"
+CONTROL_CHARACTERS: Final = "control_characters"
+
+_KNOWN_IDS: Final = 4096
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _NO_TRACE: Final = bytes(16)
 _NO_SPAN: Final = bytes(8)
@@ -34,15 +40,26 @@ def resource_of(attributes: dict[str, object], conventions: Conventions) -> Reso
         if name:
             project = name
             break
-    session_id = identifier(attributes.get(table.RESOURCE_SESSION_ID))
-    too_long = _over_long(session_id)
+    session_id = identifier(attributes.get(table.RESOURCE_SESSION_ID)) if conventions.resource_claims else ""
+    wrong = wrong_with(session_id)
     service = name_of(attributes.get(table.SERVICE))
-    return Resource(service, project, "" if too_long else session_id, too_long=too_long)
+    return Resource(service, project, "" if wrong else session_id, wrong)
 
 
 def scope_of(name: str) -> Scope:
     """The scope of that name."""
-    return Scope(name[:MAX_NAME_CHARACTERS], json_text=name.startswith(table.JSON_TEXT_SCOPE))
+    habit = table.NO_HABIT
+    for one in table.SCOPE_HABITS:
+        if name.startswith(one.scope):
+            habit = one
+            break
+    return Scope(
+        name[:MAX_NAME_CHARACTERS],
+        json_text=name.startswith(table.JSON_TEXT_SCOPE),
+        cache_apart=habit.cache_apart,
+        providers=habit.providers,
+        rest_is_completion=habit.rest_is_completion,
+    )
 
 
 def put(raw: RawSpan, conventions: Conventions, code: i64, value: object) -> None:
@@ -112,43 +129,66 @@ def identifier(value: object) -> str:
     return str(value) if isinstance(value, int) else ""
 
 
-def _over_long(text: str) -> bool:
-    return len(text) * 4 > MAX_ID_BYTES and len(text.encode()) > MAX_ID_BYTES
+def wrong_with(text: str) -> str:
+    """The reason why this can't be a session or user id, "" where nothing is wrong with it."""
+    if len(text) * 4 > MAX_ID_BYTES and len(text.encode()) > MAX_ID_BYTES:
+        return TOO_LONG
+    return "" if text.isprintable() or _CONTROL.search(text) is None else CONTROL_CHARACTERS
 
 
 def _claim(span: Span, raw: RawSpan, conventions: Conventions, out: Decoded) -> None:
     """Let the first row with a usable session id claim the span; the resource's comes last."""
-    too_long = False
+    wrong = ""
     if raw.roles & table.HAS_CLAIM:
-        for row, code in enumerate(conventions.claim_codes):
+        for i, code in enumerate(conventions.claim_codes):
             value = raw.values[code]
             if value is not None:
-                session_id = identifier(value)
-                if _over_long(session_id):
-                    too_long = True
-                    out.ignored.append(("session_id", "too_long"))
-                elif session_id:
-                    span.claim_row = conventions.first_claim_row + row
+                before = len(out.ignored)
+                session_id = _usable_id(value, "session_id", conventions, out.ignored)
+                if session_id:
+                    span.claim_row = conventions.claim_rows[i]
                     span.claim_session_id = session_id
                     return
+                if not wrong and len(out.ignored) > before:
+                    wrong = out.ignored[before][1]
     if raw.resource.session_id:
         span.claim_row = conventions.resource_claim_row
         span.claim_session_id = raw.resource.session_id
         return
-    if raw.resource.too_long:
-        too_long = True
-        out.ignored.append(("session_id", "too_long"))
-    if too_long:
-        _partial(raw, out, "session_id_too_long", f"session id of more than {MAX_ID_BYTES} bytes, and no other")
+    if raw.resource.wrong:
+        wrong = wrong or raw.resource.wrong
+        out.ignored.append(("session_id", raw.resource.wrong))
+    if wrong:
+        what = f"more than {MAX_ID_BYTES} bytes" if wrong == TOO_LONG else "control characters"
+        _partial(raw, out, f"session_id_{wrong}", f"session id of {what}, and no other")
 
 
 def _user(values: list[object], conventions: Conventions, ignored: Ignored) -> str:
     for code in conventions.user_codes:
         value = values[code]
         if value is not None:
-            user_id = identifier(value)
-            if _over_long(user_id):
-                ignored.append(("user_id", "too_long"))
-            elif user_id:
+            user_id = _usable_id(value, "user_id", conventions, ignored)
+            if user_id:
                 return user_id
     return ""
+
+
+def _usable_id(value: object, field: str, conventions: Conventions, ignored: Ignored) -> str:
+    """The session or user id that a value is, "" where it is none; ids are few, and are looked at once."""
+    ids = conventions.cache.ids
+    if isinstance(value, str):
+        known = ids.get(value)
+        if known is not None:
+            return known
+    found = identifier(value)
+    if not found:
+        return ""
+    reason = wrong_with(found)
+    if reason:
+        ignored.append((field, reason))
+        return ""
+    if isinstance(value, str) and len(value) <= MAX_ID_BYTES:
+        if len(ids) >= _KNOWN_IDS:
+            ids.clear()
+        ids[value] = found
+    return found

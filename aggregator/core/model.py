@@ -157,9 +157,20 @@ class Decoded:
 
 
 class ModelUsage:
-    """What one model adds to a trace."""
+    """What one model adds to a trace; `reported_costs` and `priced_costs` as in `TraceRollup`.
 
-    __slots__ = ("calls", "completion_tokens", "cost_nano", "embedding_tokens", "prompt_tokens")
+    A reported cost of 0 without a call adds nothing, and is not among them.
+    """
+
+    __slots__ = (
+        "calls",
+        "completion_tokens",
+        "cost_nano",
+        "embedding_tokens",
+        "priced_costs",
+        "prompt_tokens",
+        "reported_costs",
+    )
 
     def __init__(self) -> None:
         self.calls: i64 = 0
@@ -167,6 +178,8 @@ class ModelUsage:
         self.completion_tokens: i64 = 0
         self.embedding_tokens: i64 = 0
         self.cost_nano: int = 0
+        self.reported_costs: i64 = 0
+        self.priced_costs: i64 = 0
 
 
 class TraceRollup:
@@ -174,7 +187,7 @@ class TraceRollup:
 
     `cost_nano` has no upper bound, hence a Python integer.  `reported_costs` and `priced_costs` count the spans that
     added a cost of that kind.  `users` are (user id, start_us, span id) in order of first use, 16 at most;
-    `services` are sorted, 16 at most.
+    `services` are sorted, 16 at most.  `scopes` is the `repeated_calls.scopes_mark` of the calls that counted.
     """
 
     __slots__ = (
@@ -196,6 +209,7 @@ class TraceRollup:
         "prompt_tokens",
         "reasoning_tokens",
         "reported_costs",
+        "scopes",
         "services",
         "span_count",
         "started_us",
@@ -226,6 +240,7 @@ class TraceRollup:
         self.models: dict[str, ModelUsage] = {}
         self.users: list[tuple[str, int, bytes]] = []
         self.services: list[str] = []
+        self.scopes: i64 = 0
         self.wrapper_usage: bool = False
         self.nested_llm: bool = False
         self.missing_root: bool = False
@@ -275,36 +290,45 @@ class FirstUse(NamedTuple):
     user_id: str
 
 
-class TracePut(NamedTuple):
-    """One trace rollup on its way into a session, under (trace id, version).
+class TracePut:
+    """One trace rollup on its way into a session, under (trace id, version); `core/put.py` makes it.
 
-    `first` says that the stored state of the trace did not belong to this session before this write.
-    A tombstone (the trace left this session) has `counts.trace_count` 0 and everything else empty or zero.
-    `models` maps a model's name to [calls, prompt, completion, embedding, whole dollars, nano-dollars].
+    `changed_ms` is the greatest log time among the records that changed the trace.
+    A tombstone (the trace left this session) is not `shown`, and everything in it is empty or zero.
+
+    `packed` is what the script reads, a series of MessagePack values: trace id in hex, version, changed_ms, first,
+    started_us, ended_us (0 unknown), the first use of a user or "", the number of models; all of `Counts`; and of each
+    model its name, calls, prompt, completion, embedding, whole dollars, nano-dollars, reported and priced costs.
+    `first` (1 or 0) says that the stored state of the trace did not belong to this session before this write.
+    A use is start_us in 16 digits, span id in 16 characters, user id, in one text.
+
     `entry` is the JSON text that is stored: the trace's entry of the summary, with the private
-    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models]` as its
-    first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
-    start of each first use are distances from `started_us` (the first one from its milliseconds), and in `counts` a
-    negative number stands for as many zeros.
+    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models, scopes]` as
+    its first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
+    start of each first use are distances from `started_us` (the first one from its milliseconds), in `counts` a
+    negative number stands for as many zeros, the costs of a model are missing from where they are 0, and so is
+    `scopes` (`TraceRollup.scopes`).
     """
 
-    trace_id: str  # hex
-    version: int
-    changed_ms: int  # greatest log time among the records that changed the trace
-    first: bool
-    counts: Counts
-    started_us: int  # 0 unknown
-    ended_us: int  # 0 unknown
-    users: list[FirstUse]
-    services: list[str]
-    models: dict[str, list[int]]
-    entry: str
+    __slots__ = ("changed_ms", "entry", "packed", "shown", "trace_id", "version")
+
+    def __init__(
+        self, *, trace_id: bytes, version: i64, changed_ms: i64, shown: bool, packed: bytes, entry: bytes
+    ) -> None:
+        self.trace_id: bytes = trace_id
+        self.version: i64 = version
+        self.changed_ms: i64 = changed_ms
+        self.shown: bool = shown
+        self.packed: bytes = packed
+        self.entry: bytes = entry
 
 
 class SessionRollup:
     """A session as it is read back for its summary.
 
-    `trace_entries` are the entries of the summary as parsed JSON objects without their private part, in no order.
+    `trace_entries` are the entries as parsed JSON objects with their private part, in no order, tombstones left out.
+    `models` maps a name to [calls, prompt, completion, embedding, whole dollars, nano-dollars, reported costs, priced
+    costs].
     """
 
     __slots__ = (

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import mypyc_attr
+
+UNKNOWN_PRICE: Final = -1
+"""The price of a call where the model, or one of the figures, has none."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -21,11 +26,12 @@ class Pricer:
         completion_tokens: int,
         cache_read_tokens: int,
         cache_write_tokens: int,
+        reasoning_tokens: int,
         embedding_tokens: int,
     ) -> int:
-        """The cost in nano-dollars, rounded half-even once; -1 when the model's price is not known.
+        """The cost in nano-dollars, rounded half-even once; `UNKNOWN_PRICE` where it is not known.
 
         `prompt_tokens` includes the cached ones, `completion_tokens` includes reasoning.
         `embedding_tokens` is set instead of both for an embedding.
         """
-        return -1
+        return UNKNOWN_PRICE

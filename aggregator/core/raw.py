@@ -11,28 +11,46 @@ UNUSABLE: Final = ()
 
 
 class Resource:
-    """What is kept of a resource; `too_long` says that its session id was, and is therefore not in `session_id`."""
+    """What is kept of a resource; `wrong` is what is wrong with its session id, which is not in `session_id` then."""
 
-    def __init__(self, service: str, project: str, session_id: str, *, too_long: bool) -> None:
+    def __init__(self, service: str, project: str, session_id: str, wrong: str) -> None:
         self.service: str = service
         self.project: str = project
         self.session_id: str = session_id
-        self.too_long: bool = too_long
+        self.wrong: str = wrong
 
 
 class Scope:
-    """The instrumentation scope: its name, and whether it writes attributes as JSON text."""
+    """The instrumentation scope: its name, whether it writes attributes as JSON text, and how it writes figures.
 
-    def __init__(self, name: str, *, json_text: bool) -> None:
+    `cache_apart`, `providers` and `rest_is_completion` are as in `conventions.ScopeHabit`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        json_text: bool,
+        cache_apart: bool = False,
+        providers: tuple[str, ...] = (),
+        rest_is_completion: bool = False,
+    ) -> None:
         self.name: str = name
         self.json_text: bool = json_text
+        self.cache_apart: bool = cache_apart
+        self.providers: tuple[str, ...] = providers
+        self.rest_is_completion: bool = rest_is_completion
 
 
 class Cache:
-    """Strings, resources and scopes that came before, by their bytes; its user keeps it bounded."""
+    """Strings, resources and scopes that came before, by their bytes; its users keep it bounded.
+
+    `ids` maps the texts of attributes to the session and user ids that they were found to be.
+    """
 
     def __init__(self) -> None:
         self.strings: dict[bytes, str] = {}
+        self.ids: dict[str, str] = {}
         self.resources: dict[bytes, Resource] = {}
         self.scopes: dict[bytes, Scope] = {}
 

@@ -8,7 +8,7 @@ from . import conventions as table
 from .conventions import ClassRow, Column, Conventions, FamilyRow
 from .figures import ABSENT, Ignored, cost_nano, json_member, json_object, tokens
 from .model import AGENT, EMBEDDING, LLM, NO_COST, OTHER, Span
-from .raw import RawSpan
+from .raw import RawSpan, Scope
 from .texts import name_of, unquoted
 
 
@@ -56,7 +56,7 @@ def read_call(span: Span, raw: RawSpan, conventions: Conventions, ignored: Ignor
         span.model = _model(values, conventions, openinference=own)
     span.span_class = _span_class(raw, conventions, bool(usage is not None and span.model))
     if usage is not None and family_row is not None:
-        _set_usage(span, usage, _exclusive(family_row, usage, document))
+        _set_usage(span, usage, _exclusive(family_row, usage, document), raw.scope)
     if roles & table.HAS_COST:
         span.cost_nano = _cost(values, conventions, ignored)
 
@@ -120,7 +120,7 @@ def _exclusive(family: FamilyRow, usage: Usage, document: dict[str, object] | No
     return prompt, completion
 
 
-def _set_usage(span: Span, usage: Usage, exclusive: tuple[i64, i64]) -> None:
+def _set_usage(span: Span, usage: Usage, exclusive: tuple[i64, i64], scope: Scope) -> None:
     """Normalise to inclusive totals: prompt with cached tokens, completion with reasoning."""
     prompt: i64 = max(usage.prompt, 0)
     completion: i64 = max(usage.completion, 0)
@@ -139,6 +139,11 @@ def _set_usage(span: Span, usage: Usage, exclusive: tuple[i64, i64]) -> None:
         more: i64 = total - prompt - completion  # what the total holds beyond the two
         apart = total >= 0 and more > 0
         cache_apart = cache > prompt or (apart and cache > 0 and (more == cache or more == cache + reasoning))
+        if scope.cache_apart and not cache_apart:
+            cache_apart = not scope.providers or span.provider in scope.providers
+        if scope.rest_is_completion and apart and reasoning == 0:
+            reasoning = more
+            cache_apart = False
         if reasoning > completion or (apart and reasoning > 0 and (more == reasoning or more == cache + reasoning)):
             completion += reasoning
         if cache_apart:

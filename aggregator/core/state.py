@@ -8,13 +8,19 @@ The encoding is private to this program.  Layout (integers are LEB128 varints, t
     number of spans, then per span: presence bits, span id, [parent], times relative to the base, and what the
     presence bits announce
 
-A parent is 1 + its place among the spans, or 0 and its id where the trace has no such span (yet).
-The commonest span (no usage, no claim) takes some 25 bytes.
+A parent is 1 + its place among the spans, or 0 and its id where the trace has no such span (yet).  Service, scope,
+project, claim and user are mostly those of the span before, which takes one bit.
+The commonest span (no usage, no claim) takes some 20 bytes.
+
+Beside the bytes goes their stamp, by which compare-and-set tells states apart: `<distinct spans>.<replacements>.<CRC-32
+of the bytes in hex>`.  The first two are the version.  It alone would not do: where a store has lost states, two
+workers reach the same version by different spans, and one would overwrite what the other stored.
 """
 
 from __future__ import annotations
 
 from typing import Final
+from zlib import crc32
 
 from librt.strings import BytesWriter
 from mypy_extensions import i64, u8
@@ -22,7 +28,7 @@ from mypy_extensions import i64, u8
 from aggregator.core.errors import CorruptState
 from aggregator.core.model import NO_CLAIM, NO_COST, SessionRef, Span
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _VERSION_SHIFT: Final = 32
 _MAX_REPLACEMENTS: Final = 2**32 - 1
 MAX_TRACE_SPANS: Final = 1_000_000
@@ -32,25 +38,26 @@ _MAX_FORMER: Final = 16
 _ERROR: Final = 1
 _CLASS_SHIFT: Final = 1  # three bits
 _PARENT: Final = 1 << 4
-_CLAIM: Final = 1 << 5
-_USER: Final = 1 << 6
-_MODEL: Final = 1 << 7
-_PROVIDER: Final = 1 << 8
-_TOKENS: Final = 1 << 9
-_WRITTEN: Final = 1 << 10  # the written figures differ from the normalised ones
-_DETAILS: Final = 1 << 11
-_EMBEDDING: Final = 1 << 12
-_COST: Final = 1 << 13
+_SAME: Final = 1 << 5  # origin, claim and user as in the span before; no other bit announces them then
+_MODEL: Final = 1 << 6
+_PROVIDER: Final = 1 << 7
+_TOKENS: Final = 1 << 8
+_WRITTEN: Final = 1 << 9  # the written figures differ from the normalised ones
+_DETAILS: Final = 1 << 10
+_EMBEDDING: Final = 1 << 11
+_COST: Final = 1 << 12
+_CLAIM: Final = 1 << 13
+_USER: Final = 1 << 14
 
 
 class TraceState:
     """All that is known of one trace.
 
     `claim` and `former` are what the last encoding stored: the session of the trace, and those it has left, which
-    hold tombstones.  `stored_version` is the version that Redis is believed to have, 0 for none.
+    hold tombstones.  `stored_stamp` is that of the state that Redis is believed to have, empty for none.
     """
 
-    __slots__ = ("changed_ms", "claim", "former", "replacements", "spans", "stored_version", "trace_id", "truncated")
+    __slots__ = ("changed_ms", "claim", "former", "replacements", "spans", "stored_stamp", "trace_id", "truncated")
 
     def __init__(self, trace_id: bytes) -> None:
         self.trace_id: bytes = trace_id
@@ -60,7 +67,7 @@ class TraceState:
         self.truncated: bool = False
         self.claim: SessionRef | None = None
         self.former: list[SessionRef] = []
-        self.stored_version: i64 = 0
+        self.stored_stamp: bytes = b""
 
     def version(self) -> i64:
         """(distinct spans, replacements) as one number below 2**53; 0 only for a trace without spans."""
@@ -124,16 +131,19 @@ class _Texts:
         _write_varint(out, known)
 
 
-def _presence(span: Span) -> i64:
+def _presence(span: Span, before: Span | None) -> i64:
     bits: i64 = span.span_class << _CLASS_SHIFT
     if span.error:
         bits |= _ERROR
     if span.parent_id:
         bits |= _PARENT
-    if span.claim_row != NO_CLAIM:
-        bits |= _CLAIM
-    if span.user_id:
-        bits |= _USER
+    if before is not None and _same_origin(span, before):
+        bits |= _SAME
+    else:
+        if span.claim_row != NO_CLAIM:
+            bits |= _CLAIM
+        if span.user_id:
+            bits |= _USER
     if span.model:
         bits |= _MODEL
     if span.provider:
@@ -151,8 +161,21 @@ def _presence(span: Span) -> i64:
     return bits
 
 
-def _write_span(out: BytesWriter, texts: _Texts, span: Span, base_us: i64, places: dict[bytes, int]) -> None:
-    bits = _presence(span)
+def _same_origin(span: Span, before: Span) -> bool:
+    return (
+        span.service == before.service
+        and span.scope == before.scope
+        and span.project == before.project
+        and span.claim_row == before.claim_row
+        and span.claim_session_id == before.claim_session_id
+        and span.user_id == before.user_id
+    )
+
+
+def _write_span(
+    out: BytesWriter, texts: _Texts, span: Span, before: Span | None, base_us: i64, places: dict[bytes, int]
+) -> None:
+    bits = _presence(span, before)
     _write_varint(out, bits)
     out.write(span.span_id)
     if bits & _PARENT:
@@ -161,16 +184,21 @@ def _write_span(out: BytesWriter, texts: _Texts, span: Span, base_us: i64, place
         if place == 0:
             out.write(span.parent_id)
     _write_time(out, span.start_us, base_us)
-    _write_time(out, span.end_us, base_us)
+    _write_time(out, span.end_us, span.start_us or base_us)
     texts.write(out, span.name)
-    texts.write(out, span.service)
-    texts.write(out, span.scope)
-    texts.write(out, span.project)
+    if not bits & _SAME:
+        texts.write(out, span.service)
+        texts.write(out, span.scope)
+        texts.write(out, span.project)
     if bits & _CLAIM:
         _write_varint(out, span.claim_row)
         texts.write(out, span.claim_session_id)
     if bits & _USER:
         texts.write(out, span.user_id)
+    _write_usage(out, texts, span, bits)
+
+
+def _write_usage(out: BytesWriter, texts: _Texts, span: Span, bits: i64) -> None:
     if bits & _MODEL:
         texts.write(out, span.model)
     if bits & _PROVIDER:
@@ -213,8 +241,10 @@ def encode_state(state: TraceState) -> bytes:
         texts.write(body, ref.project)
         texts.write(body, ref.session_id)
     _write_varint(body, len(state.spans))
+    before: Span | None = None
     for span in state.spans.values():
-        _write_span(body, texts, span, base_us, places)
+        _write_span(body, texts, span, before, base_us, places)
+        before = span
 
     out = BytesWriter()
     out.append(u8(_FORMAT))
@@ -226,6 +256,21 @@ def encode_state(state: TraceState) -> bytes:
     out.write(texts.out.getvalue())
     out.write(body.getvalue())
     return out.getvalue()
+
+
+def stamp_of(version: i64, encoded: bytes) -> bytes:
+    """The stamp of an encoded state."""
+    return f"{version >> _VERSION_SHIFT}.{version & _MAX_REPLACEMENTS}.{crc32(encoded):08x}".encode()
+
+
+def stamped_version(stamp: bytes) -> int:
+    """The version that a stamp names, 0 for none; what is no stamp raises ValueError."""
+    if not stamp:
+        return 0
+    spans, replacements, checksum = stamp.split(b".")
+    if len(checksum) != 8:
+        raise ValueError(f"not a stamp: {stamp!r}")
+    return (int(spans) << _VERSION_SHIFT) + int(replacements)
 
 
 class _Reader:
@@ -275,7 +320,7 @@ class _Reader:
         return SessionRef(project, self.text())
 
 
-def _read_span(reader: _Reader, trace_id: bytes, base_us: i64) -> Span:
+def _read_span(reader: _Reader, trace_id: bytes, before: Span | None, base_us: i64) -> Span:
     bits = reader.varint()
     span = Span(trace_id=trace_id, span_id=reader.take(8))
     span.span_class = (bits >> _CLASS_SHIFT) & 7
@@ -287,16 +332,31 @@ def _read_span(reader: _Reader, trace_id: bytes, base_us: i64) -> Span:
         else:
             reader.children.append((span, place))
     span.start_us = reader.time_us(base_us)
-    span.end_us = reader.time_us(base_us)
+    span.end_us = reader.time_us(span.start_us or base_us)
     span.name = reader.text()
-    span.service = reader.text()
-    span.scope = reader.text()
-    span.project = reader.text()
+    if bits & _SAME:
+        if before is None:
+            raise ValueError("the first span refers to one before it")
+        span.service = before.service
+        span.scope = before.scope
+        span.project = before.project
+        span.claim_row = before.claim_row
+        span.claim_session_id = before.claim_session_id
+        span.user_id = before.user_id
+    else:
+        span.service = reader.text()
+        span.scope = reader.text()
+        span.project = reader.text()
     if bits & _CLAIM:
         span.claim_row = reader.varint()
         span.claim_session_id = reader.text()
     if bits & _USER:
         span.user_id = reader.text()
+    _read_usage(reader, span, bits)
+    return span
+
+
+def _read_usage(reader: _Reader, span: Span, bits: i64) -> None:
     if bits & _MODEL:
         span.model = reader.text()
     if bits & _PROVIDER:
@@ -314,7 +374,6 @@ def _read_span(reader: _Reader, trace_id: bytes, base_us: i64) -> Span:
         span.embedding_tokens = reader.varint()
     if bits & _COST:
         span.cost_nano = reader.varint()
-    return span
 
 
 def _read_state(trace_id: bytes, data: bytes) -> TraceState:
@@ -332,9 +391,10 @@ def _read_state(trace_id: bytes, data: bytes) -> TraceState:
         state.claim = reader.ref()
     for _ in range(reader.varint()):
         state.former.append(reader.ref())
+    before: Span | None = None
     for _ in range(reader.varint()):
-        span = _read_span(reader, trace_id, base_us)
-        state.spans[span.span_id] = span
+        before = _read_span(reader, trace_id, before, base_us)
+        state.spans[before.span_id] = before
     span_ids = list(state.spans)
     for child, place in reader.children:
         if not 0 < place <= len(span_ids):
@@ -345,13 +405,13 @@ def _read_state(trace_id: bytes, data: bytes) -> TraceState:
     return state
 
 
-def decode_state(trace_id: bytes, version: int, data: bytes) -> TraceState:
+def decode_state(trace_id: bytes, stamp: bytes, data: bytes) -> TraceState:
     """A state as it was encoded; bytes that were not written by `encode_state` raise `CorruptState`."""
     try:
         state = _read_state(trace_id, data)
     except (IndexError, ValueError) as error:
         raise CorruptState(f"the state of trace {trace_id.hex()} can't be read: {error}") from error
-    state.stored_version = version
-    if state.version() != version:
-        raise CorruptState(f"the state of trace {trace_id.hex()} does not match its version {version}")
+    if stamp_of(state.version(), data) != stamp:
+        raise CorruptState(f"the state of trace {trace_id.hex()} does not match its stamp {stamp!r}")
+    state.stored_stamp = stamp
     return state

@@ -1,32 +1,28 @@
-"""The documents: a trace's entry in its session, and the summary of a session (DESIGN section 7)."""
+"""The summary of a session (DESIGN section 7), and how times, durations and costs are written."""
 
 from __future__ import annotations
 
 import json
-from json.encoder import encode_basestring_ascii
-from typing import Final
+from typing import Any, Final
 
 from mypy_extensions import i64
 
-from aggregator.core.model import (
-    TIME_LAST,
-    Counts,
-    FirstUse,
-    SessionRollup,
-    TracePut,
-    TraceRollup,
-)
+from aggregator.core.model import Counts, SessionRollup
 from aggregator.core.naming import encode_ref
-from aggregator.core.usage import trace_counts
+from aggregator.core.repeated_calls import NO_SCOPES, SeenTrace, count_repeated
 
 SCHEMA: Final = "session-summary/1"
 NANO: Final = 1_000_000_000
-_REPLACEMENTS: Final = 2**32 - 1  # the lower half of a version
+# Positions in the private part of an entry (model.TracePut), and in its counts.
+_STARTED: Final = 2
+_ENDED: Final = 4
+_COUNTS: Final = 5
+_SCOPES: Final = 9
+_REPORTED: Final = Counts._fields.index("reported_costs")
+_PRICED: Final = Counts._fields.index("priced_costs")
 _DAY_US: Final = 86_400_000_000
 _2: Final = [f"{n:02d}" for n in range(100)]
 _3: Final = [f"{n:03d}" for n in range(1000)]
-_NO_COUNTS: Final = Counts()
-_ZEROS: Final = ["", "0", *[str(-zeros) for zeros in range(2, len(_NO_COUNTS) + 1)]]
 
 
 def _date(days: i64) -> str:
@@ -66,7 +62,7 @@ def cost_text(whole_usd: int, rest_nano: int) -> str:
     return f"{whole_usd + rest_nano // NANO}.{rest_nano % NANO:09d}"
 
 
-def _duration_text(started_us: i64, ended_us: i64) -> str:
+def duration_text(started_us: i64, ended_us: i64) -> str:
     """Milliseconds as a JSON number with what of the microseconds is not zero, `null` where a bound is unknown."""
     if started_us == 0 or ended_us == 0:
         return "null"
@@ -74,132 +70,49 @@ def _duration_text(started_us: i64, ended_us: i64) -> str:
     return str(us // 1000) + ".0" if us % 1000 == 0 else repr(int(us) / 1000)
 
 
-def _time_text(time_us: i64) -> str:
-    return "null" if time_us == 0 else f'"{rfc3339(time_us)}"'
-
-
-def _models(rollup: TraceRollup) -> dict[str, list[int]]:
-    models: dict[str, list[int]] = {}
-    for name, usage in rollup.models.items():
-        models[name] = [
-            usage.calls,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.embedding_tokens,
-            usage.cost_nano // NANO,
-            usage.cost_nano % NANO,
-        ]
-    return models
-
-
-def _counts_text(counts: Counts) -> str:
-    parts: list[str] = []
-    zeros: i64 = 0
-    for count in counts:
-        if count == 0:
-            zeros += 1
-            continue
-        if zeros:
-            parts.append(_ZEROS[zeros])
-            zeros = 0
-        parts.append(str(count))
-    if zeros:
-        parts.append(_ZEROS[zeros])
-    return ",".join(parts)
-
-
-def _users_text(users: list[FirstUse], started_us: int) -> str:
-    return ",".join([f'[{u.start_us - started_us},"{u.span_id}",{encode_basestring_ascii(u.user_id)}]' for u in users])
-
-
-def _models_text(models: dict[str, list[int]]) -> str:
-    parts: list[str] = []
-    for name, figures in models.items():
-        numbers = ",".join([str(figure) for figure in figures])
-        parts.append(f"{encode_basestring_ascii(name)}:[{numbers}]")
-    return ",".join(parts)
-
-
-def private_text(
-    version: int,
-    changed_ms: int,
-    counts: Counts,
-    bounds: tuple[int, int],
-    users: list[FirstUse],
-    services: list[str],
-    models: dict[str, list[int]],
-) -> str:
-    """The private member of an entry as JSON text (its shape: see `model.TracePut`), kept short: every trace has one.
-
-    `bounds` are started_us and ended_us.
-    """
-    started_us, ended_us = bounds
-    services_text = ",".join([encode_basestring_ascii(service) for service in services])
-    return (
-        f"[{version >> 32},{version & _REPLACEMENTS},{started_us},{changed_ms - started_us // 1000},"
-        f"{ended_us - started_us},[{_counts_text(counts)}],[{_users_text(users, started_us)}],[{services_text}],"
-        f"{{{_models_text(models)}}}]"
-    )
-
-
-def trace_put(
-    rollup: TraceRollup,
-    *,
-    trace_id: bytes,
-    version: i64,
-    changed_ms: i64,
-    first: bool,
-    conflicting: bool,
-    truncated: bool,
-) -> TracePut:
-    """A trace rollup as its session takes it, with the JSON text that is kept of it."""
-    counts = trace_counts(rollup, conflicting=conflicting, truncated=truncated)
-    users: list[FirstUse] = []
-    for user_id, start_us, span_id in rollup.users:
-        users.append(FirstUse(start_us or TIME_LAST, span_id.hex(), user_id))
-    models = _models(rollup)
-    hex_id = trace_id.hex()
-    private = private_text(
-        version, changed_ms, counts, (rollup.started_us, rollup.ended_us), users, rollup.services, models
-    )
-    prompt = rollup.prompt_tokens
-    completion = rollup.completion_tokens
-    entry = (
-        f'{{"_":{private},"trace_id":"{hex_id}","name":{encode_basestring_ascii(rollup.name)},'
-        f'"started_at":{_time_text(rollup.started_us)},"ended_at":{_time_text(rollup.ended_us)},'
-        f'"duration_ms":{_duration_text(rollup.started_us, rollup.ended_us)},'
-        f'"span_count":{rollup.span_count},"error_count":{rollup.error_count},'
-        f'"tokens":{{"prompt":{prompt},"completion":{completion},"total":{prompt + completion},'
-        f'"cache_read":{rollup.cache_read_tokens},"cache_write":{rollup.cache_write_tokens},'
-        f'"reasoning":{rollup.reasoning_tokens},"embedding":{rollup.embedding_tokens}}},'
-        f'"cost_usd":"{cost_text(counts.cost_whole_usd, counts.cost_rest_nano)}"}}'
-    )
-    return TracePut(
-        hex_id,
-        version,
-        changed_ms,
-        first,
-        counts,
-        rollup.started_us,
-        rollup.ended_us,
-        users,
-        rollup.services,
-        models,
-        entry,
-    )
-
-
-def tombstone(trace_id: bytes, version: i64, changed_ms: i64) -> TracePut:
-    """An empty rollup: keeps older versions of a trace out of a session that it has left."""
-    entry = f'{{"_":{private_text(version, changed_ms, _NO_COUNTS, (0, 0), [], [], {})}}}'
-    return TracePut(trace_id.hex(), version, changed_ms, False, _NO_COUNTS, 0, 0, [], [], {}, entry)
-
-
 def cost_source(reported: int, priced: int) -> str:
     """`reported`, `priced`, `mixed` or `none`, from how many spans added a cost of each kind."""
     if reported:
         return "mixed" if priced else "reported"
     return "priced" if priced else "none"
+
+
+def _shown(entry: dict[str, object]) -> dict[str, object]:
+    """An entry as the summary shows it: without its private part, and with what that says of the cost."""
+    shown = {name: value for name, value in entry.items() if name != "_"}
+    counts = _private(entry)[_COUNTS]
+    shown["cost_source"] = cost_source(_count(counts, _REPORTED), _count(counts, _PRICED))
+    return shown
+
+
+def _seen(entry: dict[str, object]) -> SeenTrace:
+    private, tokens = _private(entry), entry["tokens"]
+    started_us: int = private[_STARTED]
+    return SeenTrace(
+        started_us,
+        started_us + private[_ENDED],
+        str(entry["trace_id"]),
+        private[_SCOPES] if len(private) > _SCOPES else NO_SCOPES,
+        tokens["prompt"] if isinstance(tokens, dict) else 0,
+        tokens["completion"] if isinstance(tokens, dict) else 0,
+    )
+
+
+def _private(entry: dict[str, object]) -> Any:
+    return entry["_"]
+
+
+def _count(counts: list[int], position: int) -> int:
+    """One of the counts of an entry, in which a number below zero stands for as many zeros."""
+    at = 0
+    for count in counts:
+        if count < 0:
+            at -= count
+        elif at == position:
+            return count
+        else:
+            at += 1
+    return 0
 
 
 def _duration_ms(started_us: int, ended_us: int) -> float | None:
@@ -220,13 +133,14 @@ def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
     counts = session.counts
     models: dict[str, object] = {}
     for name in sorted(session.models):
-        calls, prompt, completion, embedding, whole_usd, rest_nano = session.models[name]
+        calls, prompt, completion, embedding, whole_usd, rest_nano, reported, priced = session.models[name]
         models[name] = {
             "calls": calls,
             "prompt": prompt,
             "completion": completion,
             "embedding": embedding,
             "cost_usd": cost_text(whole_usd, rest_nano),
+            "cost_source": cost_source(reported, priced),
         }
     users = [use.user_id for use in session.users]
     key = encode_ref(session.ref)
@@ -267,12 +181,13 @@ def summary(session: SessionRollup, *, detail: bool = True) -> bytes:
         "unpriced_calls": counts.unpriced_calls,
         "models": models if detail else {},
         "services": session.services,
-        "traces": sorted(session.trace_entries, key=_entry_order) if detail else [],
+        "traces": [_shown(entry) for entry in sorted(session.trace_entries, key=_entry_order)] if detail else [],
         "flags": {
             "conflicting_claim_traces": counts.conflicting_claim_traces,
             "wrapper_usage_traces": counts.wrapper_usage_traces,
             "nested_llm_traces": counts.nested_llm_traces,
             "missing_root_traces": counts.missing_root_traces,
+            "repeated_call_traces": count_repeated([_seen(entry) for entry in session.trace_entries]),
         },
         "truncated": session.truncated or not detail,
     }

@@ -12,6 +12,7 @@ OVERHANG_US: Final = 50_000
 """How much later than the outer one the inner of two twins may end."""
 
 _BLOCK_SIZE: Final = 64  # about the root of the number of spans in the largest traces
+_MOST_STEPS: Final = 256  # per call with the same figures, on the average: far more than any trace needs that was seen
 _NEVER_US: Final = -(2**60)
 _BEYOND: Final = 2**60
 
@@ -125,13 +126,19 @@ def _pair(bucket: list[Call]) -> None:
     """Let each call repeat the first earlier one that still counts, is free, contains it and is of another scope.
 
     Free calls stand in blocks, most of which are passed over as a whole, so that thousands of calls with the same
-    figures take far fewer comparisons than there are pairs of them.
+    figures take far fewer comparisons than there are pairs of them.  Where somebody made a trace in which that does
+    not help, calls count unseen after so many steps (docs/adr/0011).
     """
     blocks = [_Block()]
+    steps_left: i64 = _MOST_STEPS * len(bucket)
     for call in bucket:
         for block in blocks:
+            steps_left -= 1
+            if steps_left < 0:
+                return
             if block.may_contain(call):
                 i = block.find(call)
+                steps_left -= len(block.calls) if i < 0 else i
                 if i >= 0:
                     call.repeats = block.calls[i]
                     call.exact = True

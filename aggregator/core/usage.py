@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from aggregator.core.calls import WRAPPER_USAGE, Call, Calls
+from aggregator.core.calls import EMBEDDING_USAGE, WRAPPER_USAGE, Call, Calls
 from aggregator.core.cost import add_reported_costs, price
 from aggregator.core.counting import decide_what_counts
 from aggregator.core.model import LLM, UNKNOWN_MODEL, Counts, ModelUsage, Span, TraceRollup
 from aggregator.core.pricing import Pricer
+from aggregator.core.repeated_calls import scopes_mark
 from aggregator.core.tree import Tree
 
 MAX_USERS: Final = 16
@@ -73,14 +74,20 @@ def _account(trace: TraceRollup, calls: Calls, pricer: Pricer) -> None:
     trace.nested_llm = decide_what_counts(calls)
     if calls.with_cost:
         add_reported_costs(calls)
+    scopes: list[str] = []
     for call in calls.in_order:
         if call.counts:
             _add_tokens(trace, call)
+            if call.kind != EMBEDDING_USAGE and call.span.scope not in scopes:
+                scopes.append(call.span.scope)
         if call.adds_reported_cost:
             trace.reported_costs += 1
-            _add_cost(trace, call.span, call.cost_nano)
+            entry = _add_cost(trace, call.span, call.cost_nano)
+            if call.counts or call.cost_nano > 0:  # else it adds nothing to its model
+                entry.reported_costs += 1
         elif call.counts and not call.paid_above:
             _add_price(trace, call, pricer)
+    trace.scopes = scopes_mark(scopes)
 
 
 def _add_tokens(trace: TraceRollup, call: Call) -> None:
@@ -106,12 +113,15 @@ def _add_price(trace: TraceRollup, call: Call, pricer: Pricer) -> None:
         trace.unpriced_calls += 1
     else:
         trace.priced_costs += 1
-        _add_cost(trace, call.span, cost_nano)
+        _add_cost(trace, call.span, cost_nano).priced_costs += 1
 
 
-def _add_cost(trace: TraceRollup, span: Span, cost_nano: int) -> None:
+def _add_cost(trace: TraceRollup, span: Span, cost_nano: int) -> ModelUsage:
+    """Add a cost to the trace and to the span's model, whose entry is returned."""
     trace.cost_nano += cost_nano
-    _model_entry(trace, span).cost_nano += cost_nano
+    entry = _model_entry(trace, span)
+    entry.cost_nano += cost_nano
+    return entry
 
 
 def _model_entry(trace: TraceRollup, span: Span) -> ModelUsage:

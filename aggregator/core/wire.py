@@ -17,8 +17,6 @@ from mypy_extensions import i64
 from .conventions import (
     HAZARD_MESSAGES,
     NO_KEY,
-    RESOURCE_SESSION_ID,
-    SERVICE,
     SEVERAL_KEYS,
     Conventions,
     key_slot,
@@ -132,7 +130,7 @@ class _Walk:
         known = self.cache.resources.get(content)
         if known is not None:
             return known
-        wanted = [name.encode() for name in (SERVICE, RESOURCE_SESSION_ID, *self.conventions.project_attributes)]
+        wanted = [name.encode() for name in self.conventions.resource_attributes]
         attributes: dict[str, object] = {}
         while pos < end:
             if data[pos] == 0x0A:

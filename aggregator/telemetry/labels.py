@@ -44,6 +44,17 @@ class Stage(StrEnum):
     INDEX = "index"
 
 
+class StartReason(StrEnum):
+    """Why a partition is read from where it is."""
+
+    FIRST = "first"  # neither Kafka nor Redis knows the partition
+    COMMITTED = "committed"  # the usual: what was committed
+    NOT_COMMITTED = "not_committed"  # Redis knows it, Kafka does not: a crash before the first commit, or a new topic
+    REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
+    STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
+    LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
+
+
 class RejectReason(StrEnum):
     """Why a record went to the dead-letter topic; `other` is a reason that this list does not know."""
 
@@ -53,6 +64,7 @@ class RejectReason(StrEnum):
     WRONG_TYPE = "wrong_type"
     BAD_ID = "bad_id"
     SESSION_ID_TOO_LONG = "session_id_too_long"
+    SESSION_ID_CONTROL_CHARACTERS = "session_id_control_characters"
     OTHER = "other"
 
 
@@ -81,6 +93,7 @@ class IgnoredReason(StrEnum):
     MISSING = "missing"
     FUTURE = "future"
     TOO_LONG = "too_long"
+    CONTROL_CHARACTERS = "control_characters"
     PLACEHOLDER = "placeholder"  # a span that announces another one
     BAD_TRACE_ID = "bad_trace_id"
     BAD_SPAN_ID = "bad_span_id"

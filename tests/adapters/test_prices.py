@@ -35,12 +35,13 @@ def price(
     completion: int = 0,
     cache_read: int = 0,
     cache_write: int = 0,
+    reasoning: int = 0,
     embedding: int = 0,
     pricer: GenaiPricer | None = None,
 ) -> int:
     start_us = at if isinstance(at, int) else microseconds(at)
     return (pricer or GenaiPricer()).price_nano(
-        model, provider, start_us, prompt, completion, cache_read, cache_write, embedding
+        model, provider, start_us, prompt, completion, cache_read, cache_write, reasoning, embedding
     )
 
 
@@ -70,29 +71,42 @@ def library_nano(price: ModelPrice, usage: Usage) -> int:
         # 3 and 15 USD, cache read 0.30, cache write 3.75
         ("claude-sonnet-4-20250514", "aws.bedrock", {"prompt": 100, "cache_read": 50, "cache_write": 10}, 172_500),
         ("text-embedding-3-small", "openai", {"embedding": 1000}, 20_000),
+        # 2 and 8 USD, reasoning 3; reasoning of gpt-4o costs what the rest of the answer does
+        ("sonar-deep-research", "perplexity", {"prompt": 100, "completion": 50, "reasoning": 40}, 400_000),
+        ("gpt-4o", "openai", {"prompt": 1000, "completion": 200, "reasoning": 150}, 4_500_000),
     ],
 )
 def test_a_call_costs_what_its_provider_lists(model: str, provider: str, figures: dict[str, int], nano: int) -> None:
     assert price(model, provider, **figures) == nano  # type: ignore[arg-type]
 
 
-@given(st.sampled_from(LISTED), TIMES, TOKENS, TOKENS, st.floats(0, 1), st.floats(0, 1))
+REASONING_MODELS = [entry for entry in LISTED if "output_reasoning_mtok" in repr(entry[1].prices)]
+PARTS = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+
+
+@given(st.sampled_from(LISTED) | st.sampled_from(REASONING_MODELS), TIMES, TOKENS, TOKENS, PARTS)
 def test_every_price_on_the_list_is_what_the_library_makes_of_it(
-    entry: tuple[object, ModelInfo], when: datetime, prompt: int, completion: int, read_part: float, write_part: float
+    entry: tuple[object, ModelInfo], when: datetime, prompt: int, completion: int, parts: tuple[float, float, float]
 ) -> None:
     _, model = entry
+    read_part, write_part, reasoning_part = parts
+    reasoning = int(completion * reasoning_part)
     cache_read = int(prompt * read_part)
     cache_write = int((prompt - cache_read) * write_part)
     valid = model.get_prices(when)
     usage = Usage(
-        input_tokens=prompt, output_tokens=completion, cache_read_tokens=cache_read, cache_write_tokens=cache_write
+        input_tokens=prompt,
+        output_tokens=completion,
+        cache_read_tokens=cache_read,
+        cache_write_tokens=cache_write,
+        output_reasoning_tokens=reasoning,
     )
     expected = library_nano(valid, usage)
     if (prompt and valid.input_mtok is None) or (completion and valid.output_mtok is None):
         expected = -1
     found = prices._Listing(model).at(microseconds(when))
     assert found is not None
-    assert found.nano(prompt, completion, cache_read, cache_write) == expected
+    assert found.nano(prompt, completion, cache_read, cache_write, reasoning) == expected
 
 
 def test_the_price_of_every_model_can_be_turned_into_rates() -> None:
@@ -191,6 +205,10 @@ def test_a_figure_that_the_model_has_no_price_for_makes_the_price_unknown() -> N
     assert price("text-embedding-3-small", "openai", prompt=1) == 20
     assert price("text-embedding-3-small", "openai", prompt=1, completion=1) == -1
     assert price("whisper-1", "openai", prompt=1) == -1
+
+
+def test_more_reasoning_than_completion_is_priced_as_all_of_it() -> None:
+    assert price("sonar-deep-research", "perplexity", completion=10, reasoning=99) == 30_000
 
 
 def test_more_cached_tokens_than_tokens_have_no_price() -> None:

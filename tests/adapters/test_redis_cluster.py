@@ -10,11 +10,14 @@ from redis.crc import key_slot
 
 from aggregator.adapters.redis.connections import Connections, connect
 from aggregator.adapters.redis.keys import Keys
+from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.errors import StoreUnavailable
-from aggregator.ports import PutOutcome, SessionPut, TraceWrite, Transition
+from aggregator.core.model import Partition
+from aggregator.core.state import stamp_of
+from aggregator.ports import Applied, PutOutcome, SessionPut, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
 from tests.redis_servers import Cluster, RedisServer, assert_every_key_lives_or_expires
 
@@ -96,20 +99,20 @@ async def test_a_session_follows_its_slot(connections: Connections, redis_cluste
     names = KEYS.session(who)
     move.begin()
     # Not moved yet: a session whose three keys are all there is served where it is.
-    assert (await store.put([SessionPut(who, [trace_put(1, 2)])]))[0].outcomes == [PutOutcome.APPLIED]
+    assert await store.put([SessionPut(who, [trace_put(1, 2)])]) == [None]
     move.carry(names.traces)
     # Split over two nodes: nobody may touch half of it, but the others of the call are served.
     with pytest.raises(StoreUnavailable):
         await store.put([SessionPut(one, [trace_put(1, 3)]) for one in everyone])
     replies = await store.put([SessionPut(one, [trace_put(1, 3)]) for one in others])
-    assert [reply.outcomes for reply in replies] == [[PutOutcome.SAME]] * 30
+    assert [reply and reply.outcomes for reply in replies] == [[PutOutcome.SAME]] * 30
     move.carry(names.session, names.models)
     # All of it is on the new node, which does not own the slot yet: ASK.
-    assert (await store.put([SessionPut(who, [trace_put(1, 4)])]))[0].outcomes == [PutOutcome.APPLIED]
+    assert await store.put([SessionPut(who, [trace_put(1, 4)])]) == [None]
     move.finish()
     # The new node owns the slot: MOVED.
     replies = await store.put([SessionPut(one, [trace_put(2, 1)]) for one in everyone])
-    assert {reply.transition for reply in replies} == {Transition.NONE}
+    assert {reply and reply.transition for reply in replies} == {None}
     claims = await store.claim(everyone, watermark_ms=T0_MS + 10)
     assert [claim.rollup.counts.trace_count for claim in claims if claim.rollup] == [2] * 31
     assert await store.settle([(one, 1) for one in everyone]) == [True] * 31
@@ -119,16 +122,18 @@ async def test_a_session_follows_its_slot(connections: Connections, redis_cluste
 
 async def test_plain_commands_follow_a_moved_slot(connections: Connections, redis_cluster: Cluster) -> None:
     traces = RedisTraces(connections, KEYS)
-    assert await traces.store([TraceWrite(trace_id(1), 0, 7, b"state", 60_000)]) == [None]
+    assert await traces.store([TraceWrite(trace_id(1), b"", stamp_of(7, b"state"), b"state", 60_000)]) == [None]
     key = KEYS.trace(trace_id(1))
     moving = Move(redis_cluster, key)
     try:
         moving.begin()
         moving.carry(key)
-        assert (await traces.load([trace_id(1)]))[0].version == 7
+        assert (await traces.load([trace_id(1)]))[0].stamp == stamp_of(7, b"state")
         moving.finish()
-        assert (await traces.load([trace_id(1)]))[0].version == 7
-        assert await traces.store([TraceWrite(trace_id(1), 7, 8, b"new", 60_000)]) == [None]
+        assert (await traces.load([trace_id(1)]))[0].stamp == stamp_of(7, b"state")
+        assert await traces.store(
+            [TraceWrite(trace_id(1), stamp_of(7, b"state"), stamp_of(8, b"new"), b"new", 60_000)]
+        ) == [None]
     finally:
         moving.undo()
 
@@ -139,7 +144,7 @@ async def test_a_flushed_script_cache_goes_unnoticed(connections: Connections, r
         for node in redis_cluster.nodes:
             with node.client() as client:
                 client.script_flush()
-        writes = [TraceWrite(trace_id(start + number), 0, 1, b"s", 60_000) for number in range(100)]
+        writes = [TraceWrite(trace_id(start + number), b"", stamp_of(1, b"s"), b"s", 60_000) for number in range(100)]
         assert await traces.store(writes) == [None] * 100
 
 
@@ -155,3 +160,41 @@ async def test_no_node_listens() -> None:
     with pytest.raises(StoreUnavailable):
         await RedisTraces(connections, KEYS).load([trace_id(1)])
     await connections.close()
+
+
+PARTITION = Partition("otlp_spans", 3)
+
+
+async def test_each_master_tells_when_it_has_forgotten(connections: Connections, redis_cluster: Cluster) -> None:
+    for node in redis_cluster.nodes:
+        redis_cluster.flush()
+        progress = RedisProgress(connections, KEYS)
+        assert await progress.read([PARTITION]) == {PARTITION: (None, None)}
+        assert await progress.write({PARTITION: Applied(None, 10, None)}) == {}
+        assert await progress.write({PARTITION: Applied(10, 15, T0_MS)}) == {}
+        with node.client() as client:
+            client.flushall()
+        assert await progress.write({PARTITION: Applied(15, 20, T0_MS)}) == {PARTITION: None}
+        assert (await progress.read([PARTITION]))[PARTITION][0] is None
+        assert await progress.write({PARTITION: Applied(None, 3, None)}) == {}
+        assert (await progress.read([PARTITION]))[PARTITION][0] == 3
+
+
+async def test_a_master_that_fell_back_holds_its_partitions_back(
+    connections: Connections, redis_cluster: Cluster
+) -> None:
+    progress = RedisProgress(connections, KEYS)
+    await progress.read([PARTITION])
+    await progress.write({PARTITION: Applied(None, 10, None)})
+    await progress.write({PARTITION: Applied(10, 15, T0_MS)})
+    with redis_cluster.client() as client:
+        client.hset(KEYS.witnesses()[5], KEYS.partition_field(PARTITION), 12)
+    assert await progress.write({PARTITION: Applied(15, 20, T0_MS)}) == {PARTITION: 12}
+    assert (await progress.read([PARTITION]))[PARTITION][0] == 12
+    assert await progress.write({PARTITION: Applied(12, 12, None)}) == {}
+    assert await progress.write({PARTITION: Applied(12, 18, T0_MS)}) == {}
+    assert (await progress.read([PARTITION]))[PARTITION] == (18, T0_MS)
+
+
+def test_every_sixteenth_of_the_slots_has_a_witness() -> None:
+    assert [key_slot(key.encode()) // 1024 for key in KEYS.witnesses()] == list(range(16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +17,7 @@ from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.errors import ConfigurationError, CorruptState, FatalError, StoreUnavailable
 from aggregator.core.model import Partition
+from aggregator.core.state import stamp_of
 from aggregator.ports import ClaimOutcome, PutOutcome, SessionPut, StoredTrace, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
 from tests.redis_servers import RedisServer, free_port
@@ -31,7 +33,11 @@ def sessions_on(connections: Connections) -> RedisSessions:
 
 
 def write(number: int, state: bytes = b"state") -> TraceWrite:
-    return TraceWrite(trace_id(number), 0, 1, state, 60_000)
+    return TraceWrite(trace_id(number), b"", stamp_of(1, state), state, 60_000)
+
+
+def held(state: bytes = b"state") -> StoredTrace:
+    return StoredTrace(stamp_of(1, state), state)
 
 
 @pytest.fixture
@@ -69,13 +75,19 @@ async def test_values_of_another_make_are_named(connections: Connections, redis_
     )
     store = sessions_on(connections)
     with redis_server.client() as client:
-        client.hset(KEYS.trace(trace_id(1)), "s", "nonsense")
+        client.set(KEYS.trace(trace_id(1)), "nonsense")
+        client.set(KEYS.trace(trace_id(2)), "non sense")
+        client.hset(KEYS.trace(trace_id(3)), "s", "a state of another make")
         client.hset(KEYS.progress, "t/0", "soon")
         client.zadd(KEYS.due(0), {"nonsense": 1})
         client.set(KEYS.due(1), "x")
         client.hset(KEYS.session(S).session, mapping={"_s": "nonsense"})
-    with pytest.raises(CorruptState, match="agg:trace"):
-        await traces.load([trace_id(1)])
+    for number in (1, 2, 3):
+        key = re.escape(KEYS.trace(trace_id(number)))
+        with pytest.raises(CorruptState, match=key):
+            await traces.load([trace_id(number)])
+        with pytest.raises(CorruptState, match=key):
+            await traces.store([write(4), write(number)])
     with pytest.raises(CorruptState, match="agg:progress"):
         await progress.read([Partition("t", 0)])
     with pytest.raises(CorruptState, match="agg:due:0"):
@@ -95,6 +107,18 @@ async def test_values_of_another_make_are_named(connections: Connections, redis_
         await store.claim([S], watermark_ms=T0_MS + 10)
 
 
+async def test_a_session_of_an_older_version_is_refused_not_misread(
+    connections: Connections, redis_server: RedisServer
+) -> None:
+    store = sessions_on(connections)
+    with redis_server.client() as client:
+        client.hset(KEYS.session(S).session, mapping={"_s": "[0,0,1760000000000,1760000000000,1760000000000,1,0,0]"})
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}.*another version"):
+        await store.put([SessionPut(S, [trace_put(1, 1)])])
+    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}.*another version"):
+        await store.claim([S], watermark_ms=T0_MS)
+
+
 async def test_nobody_listens() -> None:
     port = free_port()
     connections = connect(f"redis://:secret@127.0.0.1:{port}/0")
@@ -112,7 +136,7 @@ async def test_a_restart_is_survived_and_can_be_noticed(redis_server: RedisServe
     with pytest.raises(StoreUnavailable):
         await traces.store([write(1)])
     redis_server.start()
-    assert await traces.load([trace_id(1)]) == [StoredTrace(0, b"")]
+    assert await traces.load([trace_id(1)]) == [StoredTrace(b"", b"")]
     assert await traces.store([write(1)]) == [None]
     after = await servers(connections)
     assert before[0].run_id != after[0].run_id
@@ -133,7 +157,9 @@ async def test_a_full_server_is_away_until_it_has_room(connections: Connections,
                     await work
         finally:
             client.config_set("maxmemory", "0")
-    assert (await store.put([SessionPut(S, [trace_put(1, 1)])]))[0].outcomes == [PutOutcome.APPLIED]
+    (reply,) = await store.put([SessionPut(S, [trace_put(1, 1)])])
+    assert reply is not None
+    assert reply.outcomes == [PutOutcome.APPLIED]
 
 
 async def test_a_replica_is_away(connections: Connections, redis_server: RedisServer) -> None:
@@ -156,7 +182,7 @@ async def test_a_busy_server_times_out_and_its_late_answer_reaches_nobody(redis_
         with pytest.raises(StoreUnavailable):
             await traces.store([write(1, b"other")])
         client.execute_command("CLIENT", "UNPAUSE")
-    assert await traces.load([trace_id(1), trace_id(2)]) == [StoredTrace(1, b"state"), StoredTrace(0, b"")]
+    assert await traces.load([trace_id(1), trace_id(2)]) == [held(), StoredTrace(b"", b"")]
     await connections.close()
 
 
@@ -171,7 +197,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind(connections: Connections
         with pytest.raises(asyncio.CancelledError):
             await task
         client.execute_command("CLIENT", "UNPAUSE")
-    assert await traces.load([trace_id(2)]) == [StoredTrace(1, b"two")]
+    assert await traces.load([trace_id(2)]) == [held(b"two")]
 
 
 async def test_many_tasks_share_the_way(connections: Connections) -> None:
@@ -248,4 +274,57 @@ async def test_leftovers_of_an_evicted_session_do_not_count(
     assert claim.rollup is not None
     assert claim.rollup.counts.trace_count == 1
     assert len(claim.rollup.trace_entries) == 1
-    assert claim.rollup.models == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]}
+    assert claim.rollup.models == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to perform operation on <TCPTransport closed=True reading=False>; the handler is closed"),
+        TypeError("'NoneType' object is not callable"),
+        AttributeError("'NoneType' object has no attribute '_add_writer'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_transport_that_was_closed_meanwhile_is_a_lost_connection(
+    connections: Connections, error: Exception, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What event loops say then is no OSError, and redis-py lets it through."""
+    traces = RedisTraces(connections, KEYS)
+    if not fresh:
+        assert await traces.store([write(1)]) == [None]
+
+    def closed(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.StreamWriter, "writelines", closed)
+        with pytest.raises(StoreUnavailable, match="connection was closed"):
+            await traces.store([write(2)])
+    assert await traces.store([write(2)]) == [None]
+
+
+async def test_another_mistake_is_not_taken_for_a_lost_connection(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise TypeError("unhashable type")
+
+    monkeypatch.setattr(asyncio.StreamWriter, "writelines", mistaken)
+    with pytest.raises(TypeError, match="unhashable"):
+        await RedisTraces(connections, KEYS).store([write(1)])
+
+
+async def test_a_connection_that_was_made_anew_in_silence_is_told_once(
+    connections: Connections, redis_server: RedisServer
+) -> None:
+    """Another server may answer on it, one that has missed what was stored before."""
+    traces = RedisTraces(connections, KEYS)
+    assert await traces.store([write(1)]) == [None]
+    with redis_server.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.1)  # the end of the connection has arrived
+    with pytest.raises(StoreUnavailable):
+        await traces.store([write(2)])
+    assert await traces.store([write(2)]) == [None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,29 +26,37 @@ USERS: Final = ("ada", "bob", "a d/a%", "", "")
 _BATCH: Final = 500
 
 
-def whole_put(number: int, version: int = 2**32, **figures: Any) -> TracePut:
-    """A trace's put whose entry is as the worker writes it; `figures` are those of `trace_put`."""
-    put = trace_put(number, version, **figures)
-    counts, entry = put.counts, json.loads(put.entry)
-    known = put.started_us > 0 and put.ended_us > 0
-    entry |= {
-        "started_at": rfc3339(put.started_us) if put.started_us else None,
-        "ended_at": rfc3339(put.ended_us) if put.ended_us else None,
-        "duration_ms": (put.ended_us - put.started_us) / 1000 if known else None,
-        "span_count": counts.span_count,
-        "error_count": counts.error_count,
-        "tokens": {
-            "prompt": counts.prompt_tokens,
-            "completion": counts.completion_tokens,
-            "total": counts.prompt_tokens + counts.completion_tokens,
-            "cache_read": counts.cache_read_tokens,
-            "cache_write": counts.cache_write_tokens,
-            "reasoning": counts.reasoning_tokens,
-            "embedding": counts.embedding_tokens,
-        },
-        "cost_usd": cost_text(counts.cost_whole_usd, counts.cost_rest_nano),
+def whole_put(
+    number: int,
+    version: int = 2**32,
+    *,
+    started_us: int = T0_US,
+    ended_us: int = T0_US + 2_000_000,
+    counts: Mapping[str, int] | None = None,
+    **more: Any,
+) -> TracePut:
+    """A trace's put whose entry is as the worker writes it; the arguments are those of `trace_put`."""
+    counts = counts or {"span_count": 8, "prompt_tokens": 100, "completion_tokens": 20}
+    put = trace_put(number, version, started_us=started_us, ended_us=ended_us, counts=counts, **more)
+    prompt, completion = counts.get("prompt_tokens", 0), counts.get("completion_tokens", 0)
+    others = dict.fromkeys(("cache_read", "cache_write", "reasoning", "embedding"), 0)
+    entry = json.loads(put.entry) | {
+        "started_at": rfc3339(started_us) if started_us else None,
+        "ended_at": rfc3339(ended_us) if ended_us else None,
+        "duration_ms": (ended_us - started_us) / 1000 if started_us and ended_us else None,
+        "span_count": counts.get("span_count", 0),
+        "error_count": counts.get("error_count", 0),
+        "tokens": {"prompt": prompt, "completion": completion, "total": prompt + completion, **others},
+        "cost_usd": cost_text(counts.get("cost_whole_usd", 0), counts.get("cost_rest_nano", 0)),
     }
-    return put._replace(entry=json.dumps(entry, separators=(",", ":")))
+    return TracePut(
+        trace_id=put.trace_id,
+        version=version,
+        changed_ms=put.changed_ms,
+        shown=put.shown,
+        packed=put.packed,
+        entry=json.dumps(entry, separators=(",", ":")).encode(),
+    )
 
 
 def puts(count: int, *, seed: int = 1, projects: Sequence[str] = PROJECTS) -> Iterator[SessionPut]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.core.model import TIME_LAST, Counts, FirstUse, SessionRef, TracePut
-from aggregator.core.summary import private_text, tombstone
+from aggregator.core.put import packed_put, private_json, tombstone
+from aggregator.ports import PutOutcome, PutReply, SessionPut, Transition
 
 NANO = 10**9
 HOUR_US = 3_600_000_000
@@ -36,13 +37,29 @@ def trace_put(
     """A trace's put; `counts` are those that are not zero (trace_count is 1)."""
     sums = Counts(**{"trace_count": 1, **(counts or {"span_count": 8, "prompt_tokens": 100, "completion_tokens": 20})})
     uses = [FirstUse(start or TIME_LAST, span, user) for start, span, user in users]
-    figures = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else dict(models)
-    private = json.loads(private_text(version, changed_ms, sums, (started_us, ended_us), uses, list(services), figures))
+    some = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else models
+    figures = {model: [*six, 0, 0][:8] for model, six in some.items()}
+    bounds = (started_us, ended_us)
+    private = json.loads(private_json(version, changed_ms, sums, bounds, uses, list(services), figures, 0))
     hex_id = trace_id(number).hex()
-    entry = json.dumps({"_": private, "trace_id": hex_id, "name": name}, separators=(",", ":"))
     return TracePut(
-        hex_id, version, changed_ms, first, sums, started_us, ended_us, uses, list(services), figures, entry
+        trace_id=trace_id(number),
+        version=version,
+        changed_ms=changed_ms,
+        shown=sums.trace_count > 0,
+        packed=packed_put(hex_id.encode(), version, changed_ms, first, sums, bounds, uses, figures),
+        entry=json.dumps({"_": private, "trace_id": hex_id, "name": name}, separators=(",", ":")).encode(),
     )
+
+
+def whole_reply(put: SessionPut, reply: PutReply | None, idle_timeout_ms: int) -> PutReply:
+    """The reply that None stands for."""
+    if reply is not None:
+        assert not reply.tells_nothing(put.traces, idle_timeout_ms)
+        return reply
+    latest_ms = max(trace.changed_ms for trace in put.traces)
+    versions = [trace.version for trace in put.traces]
+    return PutReply([PutOutcome.APPLIED] * len(versions), versions, Transition.NONE, latest_ms + idle_timeout_ms)
 
 
 def gone(number: int, version: int, *, changed_ms: int = T0_MS) -> TracePut:

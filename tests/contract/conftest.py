@@ -65,6 +65,8 @@ class Stores:
                 names = ("calls", "prompt_tokens", "completion_tokens", "embedding_tokens", "cost_nano_usd")
                 values = (*figures[:4], figures[4] * 10**9 + figures[5])
                 fields |= {f"{name}:{figure}": value for figure, value in zip(names, values, strict=True)}
+                costs = zip(("reported_costs", "priced_costs"), figures[6:], strict=True)
+                fields |= {f"{name}:{figure}": value for figure, value in costs if value}
             return fields
         stored = self.client.hgetall(self.keys.session(ref).models)
         return {key.decode(): int(value) for key, value in stored.items()}

@@ -46,7 +46,11 @@ def live_puts(draw: st.DrawFn, number: int, version: int) -> TracePut:
         "cost_whole_usd": draw(st.integers(0, 10**6)),
         "cost_rest_nano": draw(nanos),
     }
-    figure = st.tuples(st.integers(0, 3), sizes, sizes, sizes, st.integers(0, 10**6), nanos).map(list)
+    usd = st.integers(0, 10**6)
+    unpriced = st.tuples(st.integers(0, 3), sizes, sizes, sizes, usd, nanos)
+    # What adds a cost adds a call or something to the cost as well.
+    priced = st.tuples(st.integers(1, 3), sizes, sizes, sizes, usd, nanos, st.integers(0, 2), st.integers(0, 2))
+    figure = st.one_of(unpriced, priced).map(list)
     return trace_put(
         number,
         version,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.core.model import TIME_LAST
+from aggregator.core.model import TIME_LAST, TracePut
 from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
-from tests.contract.builders import HOUR_US, T0_MS, T0_US, gone, plain_rollup, ref, trace_put
+from tests.contract.builders import HOUR_US, T0_MS, T0_US, gone, plain_rollup, ref, trace_put, whole_reply
 from tests.contract.conftest import IDLE_MS, MAX_DURATION_MS, MAX_TRACES, Stores
 
 APPLIED, SAME, STALE, FOLDED = PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED
 S = ref()
 
 
-async def put(stores: Stores, *traces: object) -> PutReply:
-    (reply,) = await stores.sessions.put([SessionPut(S, list(traces))])  # type: ignore[arg-type]
-    return reply
+async def put(stores: Stores, *traces: TracePut) -> PutReply:
+    one = SessionPut(S, list(traces))
+    (reply,) = await stores.sessions.put([one])
+    return whole_reply(one, reply, IDLE_MS)
 
 
 async def claim(stores: Stores, watermark_ms: int) -> Claim:
@@ -134,8 +135,9 @@ async def test_claim_waits_for_the_deadline_and_repeats_itself(stores: Stores) -
     assert rollup["opened_ms"] == T0_MS
     assert rollup["users"] == [(TIME_LAST, "0b", "bob"), (TIME_LAST, "0c", "cid")]
     assert rollup["services"] == ["a", "b"]
-    assert rollup["models"] == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]}
-    assert rollup["trace_entries"] == [{"trace_id": f"{1:032x}", "name": "turn"}]
+    assert rollup["models"] == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000, 0, 0]}
+    (entry,) = rollup["trace_entries"]
+    assert (entry["trace_id"], entry["name"], entry["_"][:2]) == (f"{1:032x}", "turn", [0, 5])
     assert stores.session_hash(S)["status"] == "closing"
     assert stores.session_hash(S)["revision"] == "1"
     later = await claim(stores, deadline + MAX_DURATION_MS)
@@ -230,6 +232,28 @@ async def test_figures_near_the_caps_stay_exact(stores: Stores) -> None:
     assert stores.model_fields(S)["big:prompt_tokens"] == tokens
 
 
+async def test_the_costs_of_a_model_are_counted_by_their_source_where_there_are_any(stores: Stores) -> None:
+    def costs(number: int, version: int, *reported_and_priced: int) -> TracePut:
+        return trace_put(number, version, models={"m": [1, 1, 0, 0, 0, 5, *reported_and_priced]})
+
+    def shown() -> dict[str, int]:
+        return {name: value for name, value in stores.model_fields(S).items() if name.endswith("_costs")}
+
+    await put(stores, costs(1, 1))
+    assert shown() == {}
+    await put(stores, costs(1, 2, 3), costs(2, 1, 0, 2))
+    assert shown() == {"m:reported_costs": 3, "m:priced_costs": 2}
+    await put(stores, costs(1, 3, 1), costs(3, 1, 1, 1))
+    assert shown() == {"m:reported_costs": 2, "m:priced_costs": 3}
+    await put(stores, gone(2, 9), costs(3, 2, 1))
+    assert shown() == {"m:reported_costs": 2}
+    (claimed,) = await stores.sessions.claim([S], watermark_ms=T0_MS + IDLE_MS)
+    assert claimed.rollup is not None
+    assert claimed.rollup.models == {"m": [2, 2, 0, 0, 0, 10, 2, 0]}
+    await put(stores, gone(1, 9), gone(3, 9))
+    assert stores.model_fields(S) == {}
+
+
 async def test_cost_source_follows_its_counts(stores: Stores) -> None:
     await put(stores, trace_put(1, 1, counts={"reported_costs": 1}))
     assert stores.session_hash(S)["cost_source"] == "reported"
@@ -282,14 +306,15 @@ async def test_hostile_names(stores: Stores, hostile: str) -> None:
     first = trace_put(1, 1, users=[(T0_US, "0a", hostile)], services=[hostile], models=usage, name=hostile)
     second = trace_put(1, 2, users=[(T0_US, "0a", hostile)], services=[hostile], models=usage, name=hostile)
     for trace in (first, second):
-        (reply,) = await stores.sessions.put([SessionPut(who, [trace])])
-        assert reply.outcomes == [APPLIED]
+        one = SessionPut(who, [trace])
+        (reply,) = await stores.sessions.put([one])
+        assert whole_reply(one, reply, IDLE_MS).outcomes == [APPLIED]
     fields = stores.session_hash(who)
     assert (fields["project"], fields["session_id"], fields["user_id"]) == (hostile, hostile, hostile)
     assert stores.model_fields(who)[f"{hostile}:cost_nano_usd"] == 5_000_000_006
     (claimed,) = await stores.sessions.claim([who], watermark_ms=T0_MS + IDLE_MS)
     assert claimed.rollup is not None
-    assert claimed.rollup.models == usage
+    assert claimed.rollup.models == {name: [*figures, 0, 0] for name, figures in usage.items()}
     assert claimed.rollup.services == [hostile]
     assert claimed.rollup.trace_entries[0]["name"] == hostile
 
@@ -300,7 +325,7 @@ async def test_many_sessions_and_many_traces_in_one_call(stores: Stores) -> None
     assert await stores.sessions.put([SessionPut(S, [])]) == [PutReply([], [], Transition.NONE, 0)]
     puts = [SessionPut(who, [trace_put(number, 1) for number in range(3)]) for who in refs]
     replies = await stores.sessions.put(puts)
-    assert [reply.transition for reply in replies] == [Transition.OPENED] * 130
+    assert [reply and reply.transition for reply in replies] == [Transition.OPENED] * 130
     claims = await stores.sessions.claim(refs, watermark_ms=T0_MS + IDLE_MS)
     assert [found.rollup.ref for found in claims if found.rollup] == refs
     assert await stores.sessions.settle([(who, 1) for who in refs]) == [True] * 130

@@ -169,6 +169,36 @@ def test_operators_session_attributes_go_in_front() -> None:
     assert span_of({}, {"session.id": "r"}, conventions=conventions).claim_row == FIRST_ROW + len(SESSION_IDS)
 
 
+@pytest.mark.parametrize("ignored", SESSION_IDS)
+def test_an_ignored_session_attribute_makes_no_claim_and_leaves_the_others_their_rows(ignored: str) -> None:
+    conventions = Conventions(ignored_attributes=[ignored])
+    everything = {name: f"of {name}" for name in SESSION_IDS if name >= ignored}
+    left = [name for name in SESSION_IDS if name in everything and name != ignored]
+    span = span_of(everything, {"session.id": "r"}, conventions=conventions)
+    if left:
+        assert (span.claim_row, span.claim_session_id) == (FIRST_ROW + SESSION_IDS.index(left[0]), f"of {left[0]}")
+    else:
+        assert span.claim_session_id == "r"
+    assert read({ignored: "x" * 513}, conventions=conventions).partial_reason == ""
+
+
+def test_an_ignored_session_id_is_ignored_on_the_resource_as_well() -> None:
+    conventions = Conventions(ignored_attributes=["session.id"])
+    browser = {"session.id": "browser"}
+    assert span_of({}, browser, conventions=conventions).claim_row == NO_CLAIM
+    assert span_of(browser, browser, conventions=conventions).claim_row == NO_CLAIM
+    assert span_of({"gen_ai.conversation.id": "c"}, browser, conventions=conventions).claim_session_id == "c"
+    assert read({}, {"session.id": "x" * 513, "": "no name"}, conventions=conventions).ignored == []
+    as_project = Conventions(project_attributes=["session.id"], ignored_attributes=["session.id"])
+    span = span_of({}, browser, conventions=as_project)
+    assert (span.project, span.claim_row) == ("browser", NO_CLAIM)
+    only_on_spans = Conventions(session_id_attributes=["session.id"], ignored_attributes=["session.id"])
+    assert span_of({"session.id": "s"}, browser, conventions=only_on_spans).claim_session_id == "s"
+    assert span_of({}, browser, conventions=only_on_spans).claim_row == NO_CLAIM
+    others = Conventions(ignored_attributes=["langfuse.session.id", "user.id"])
+    assert span_of({}, browser, conventions=others).claim_session_id == "browser"
+
+
 @pytest.mark.parametrize(
     ("value", "session_id"),
     [("  s \t", "s"), (12, "12"), (-7, "-7"), (2**63 - 1, str(2**63 - 1)), (True, "true"), (False, "false")],
@@ -233,6 +263,24 @@ def test_user_rows_rank_in_order(attributes: dict[str, str]) -> None:
 @pytest.mark.parametrize(("value", "user_id"), [(" u ", "u"), (3, "3"), (True, "true"), (" ", "next"), (b"u", "next")])
 def test_user_id_as_text(value: object, user_id: str) -> None:
     assert span_of({"user.id": value, "enduser.id": "next"}).user_id == user_id
+
+
+def test_operators_user_attributes_go_in_front() -> None:
+    conventions = Conventions(user_attributes=["my.user", "enduser.id"])
+    given = {"user.id": "c", "enduser.id": "b", "my.user": "a"}
+    assert span_of(given, conventions=conventions).user_id == "a"
+    assert span_of({**given, "my.user": " "}, conventions=conventions).user_id == "b"
+    assert span_of({"user.id": "c"}, conventions=conventions).user_id == "c"
+    assert span_of(given).user_id == "c"
+
+
+def test_an_ignored_user_attribute_is_not_read_for_the_user_but_for_what_else_it_says() -> None:
+    conventions = Conventions(ignored_attributes=["user.id"])
+    assert span_of({"user.id": "a", "enduser.id": "b"}, conventions=conventions).user_id == "b"
+    assert span_of({"user.id": "a"}, conventions=conventions).user_id == ""
+    as_session = Conventions(session_id_attributes=["user.id"], ignored_attributes=["user.id"])
+    span = span_of({"user.id": "a", "session.id": "s"}, conventions=as_session)
+    assert (span.claim_session_id, span.user_id) == ("a", "")
 
 
 def test_too_long_user_id_is_ignored() -> None:
@@ -421,7 +469,11 @@ FAMILIES: list[list[tuple[str, str]]] = [
     ],
     [
         (PROMPT, "gen_ai.usage.input_tokens"),
+        (PROMPT, "gen_ai.usage.prompt_tokens"),
+        (PROMPT, "llm.usage.prompt_tokens"),
         (COMPLETION, "gen_ai.usage.output_tokens"),
+        (COMPLETION, "gen_ai.usage.completion_tokens"),
+        (COMPLETION, "llm.usage.completion_tokens"),
         (READ, "gen_ai.usage.cache_read.input_tokens"),
         (READ, "gen_ai.usage.cache_read_input_tokens"),
         (READ, "gen_ai.usage.details.cache_read_tokens"),
@@ -433,13 +485,9 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (REASONING, "gen_ai.usage.reasoning.output_tokens"),
         (REASONING, "gen_ai.usage.reasoning_tokens"),
         (REASONING, "gen_ai.usage.details.reasoning_tokens"),
+        (REASONING, "gen_ai.usage.details.thoughts_tokens"),
+        (REASONING, "gen_ai.usage.completion_tokens_details.reasoning_tokens"),
         (TOTAL, "gen_ai.usage.total_tokens"),
-    ],
-    [
-        (PROMPT, "gen_ai.usage.prompt_tokens"),
-        (PROMPT, "llm.usage.prompt_tokens"),
-        (COMPLETION, "gen_ai.usage.completion_tokens"),
-        (COMPLETION, "llm.usage.completion_tokens"),
         (TOTAL, "llm.usage.total_tokens"),
     ],
     [
@@ -617,6 +665,70 @@ def test_inclusive_totals(given: tuple[int | None, ...], expected: tuple[int, ..
     span = span_of({name: value for name, value in zip(names, given, strict=True) if value is not None})
     assert figures(span) == expected
     assert written(span) == (given[0] or 0, given[1] or 0)
+
+
+def test_old_names_beside_newer_ones() -> None:
+    """OpenLLMetry's Anthropic instrumentation up to 0.47: the prompt, with cache, under its old name."""
+    old = {
+        "gen_ai.usage.prompt_tokens": 120,
+        "gen_ai.usage.completion_tokens": 30,
+        "llm.usage.total_tokens": 150,
+        "gen_ai.usage.cache_read_input_tokens": 80,
+        "gen_ai.usage.cache_creation_input_tokens": 20,
+    }
+    assert figures(span_of(old)) == (120, 30, 80, 20, 0)
+    assert figures(span_of({**old, "gen_ai.usage.input_tokens": 121})) == (121, 30, 80, 20, 0)
+
+
+def scope_usage(*given: int | None) -> dict[str, object]:
+    """The figures, in the order of `figures` with the total as the sixth, by GenAI's names."""
+    names = ("input_tokens", "output_tokens", "cache_read.input_tokens", "cache_creation.input_tokens")
+    more = ("reasoning_tokens", "total_tokens")
+    pairs = zip((*names, *more), given, strict=True)
+    return {f"gen_ai.usage.{name}": value for name, value in pairs if value is not None}
+
+
+CONVERSE = scope_usage(100, 5, 30, 20, None, 105)
+GEMINI = scope_usage(100, 5, 30, None, None, 145)
+
+
+@pytest.mark.parametrize(
+    ("scope", "provider", "attributes", "expected"),
+    [
+        ("opentelemetry.instrumentation.bedrock", "", CONVERSE, (150, 5, 30, 20, 0)),
+        ("opentelemetry.instrumentation.bedrock", "AWS", CONVERSE, (150, 5, 30, 20, 0)),
+        ("opentelemetry.instrumentation.anthropic", "", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openlit.otel.tracing", "anthropic", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openlit.otel.tracing", "aws.bedrock", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openlit.otel.tracing", "openai", CONVERSE, (100, 5, 30, 20, 0)),
+        ("my.openlit", "anthropic", CONVERSE, (100, 5, 30, 20, 0)),
+        ("opentelemetry.instrumentation.google_generativeai", "", GEMINI, (100, 45, 30, 0, 40)),
+        ("opentelemetry.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
+        ("openinference.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
+        ("openinference.instrumentation.google_genai", "", GEMINI, (100, 5, 30, 0, 0)),
+        # No candidate came out of it, and a cache that happens to be as large as the thoughts.
+        (
+            "opentelemetry.instrumentation.vertexai",
+            "",
+            scope_usage(100, None, 40, None, None, 140),
+            (100, 40, 40, 0, 40),
+        ),
+        ("opentelemetry.instrumentation.vertexai", "", scope_usage(100, 5, None, None, 7, 112), (100, 12, 0, 0, 7)),
+        ("opentelemetry.instrumentation.vertexai", "", scope_usage(100, 12, None, None, 7, 112), (100, 12, 0, 0, 7)),
+        (
+            "opentelemetry.instrumentation.vertexai",
+            "",
+            scope_usage(None, None, None, None, None, 112),
+            (112, 0, 0, 0, 0),
+        ),
+    ],
+)
+def test_scopes_with_habits_of_their_own(
+    scope: str, provider: str, attributes: Attributes, expected: tuple[int, ...]
+) -> None:
+    span = span_of({**attributes, "gen_ai.provider.name": provider}, scope=scope)
+    assert figures(span) == expected
+    assert written(span) == tuple(attributes.get(f"gen_ai.usage.{name}_tokens", 0) for name in ("input", "output"))
 
 
 def test_usage_of_an_embedding() -> None:

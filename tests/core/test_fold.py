@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from aggregator.core.fold import Folder
 from aggregator.core.merge import DUPLICATE, FOLDED, MERGED, merge_span, resolve_claim
-from aggregator.core.model import SessionRef, Span, TracePut
+from aggregator.core.model import SessionRef, Span
 from aggregator.core.pricing import Pricer
-from aggregator.core.state import TraceState
+from aggregator.core.state import TraceState, decode_state, stamped_version
 from tests.core.spans import TRACE, as_dict, spans
+from tests.puts import ReadPut, read_put
 
 OTHER_TRACE = bytes(range(16, 32))
 
@@ -32,37 +33,40 @@ def content_of(state: TraceState) -> dict[bytes, dict[str, object]]:
 
 @dataclass
 class Store:
-    """What `traces.lua` promises, in a dictionary."""
+    """What `trace_store.lua` promises, in a dictionary: stamps and states."""
 
-    states: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    states: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def write(self, folder: Folder) -> int:
         """One round; gives the number of conflicts."""
-        replies: list[tuple[int, bytes] | None] = []
+        replies: list[tuple[bytes, bytes] | None] = []
         for write in folder.writes():
-            stored = self.states.get(write.trace_id, (0, b""))
+            stored = self.states.get(write.trace_id, (b"", b""))
             if stored[0] == write.expected:
-                self.states[write.trace_id] = (write.version, write.state)
+                self.states[write.trace_id] = (write.stamp, write.state)
                 replies.append(None)
             else:
                 replies.append(stored)
         return folder.stored(replies)
+
+    def version(self) -> int:
+        return stamped_version(self.states[TRACE][0])
 
 
 def folder(*, max_trace_spans: int = 1000, cache_spans: int = 1000) -> Folder:
     return Folder(max_trace_spans=max_trace_spans, cache_spans=cache_spans, pricer=Pricer())
 
 
-def fold(worker: Folder, store: Store, content: list[Span], log_ms: int = 1) -> dict[SessionRef, list[TracePut]]:
+def fold(worker: Folder, store: Store, content: list[Span], log_ms: int = 1) -> dict[SessionRef, list[ReadPut]]:
     worker.add(content, log_ms)
     while store.write(worker):
         pass
     puts = worker.puts()
     worker.finish()
-    return puts
+    return {ref: [read_put(put) for put in traces] for ref, traces in puts.items()}
 
 
-def figures(put: TracePut) -> object:
+def figures(put: ReadPut) -> object:
     """What a put says apart from how the trace came about."""
     return (put.trace_id, put.counts, put.started_us, put.ended_us, put.users, put.services, put.models)
 
@@ -130,7 +134,7 @@ def test_two_workers_end_in_the_same_state_as_one(content: list[Span], data: st.
             worker.finish()
     expected = merged(content)
     last = fold(folder(), store, content)
-    assert store.states[TRACE][0] >> 32 == len(expected.spans)
+    assert store.version() >> 32 == len(expected.spans)
     alone = fold(folder(), Store(), content)
     # The alone one never moved between sessions as the two may have done: compare the session that it belongs to.
     for ref, puts in alone.items():
@@ -145,7 +149,7 @@ def test_the_version_never_falls(batches: list[list[Span]]) -> None:
     versions = []
     for batch in batches:
         fold(worker, store, batch)
-        versions.append(store.states[TRACE][0])
+        versions.append(store.version())
     assert all(before <= after for before, after in pairwise(versions))
 
 
@@ -224,17 +228,41 @@ def test_a_store_that_lost_everything_gets_back_what_is_still_known() -> None:
     store.states.clear()
     (put,) = fold(worker, store, [claim(3, "s")], log_ms=5)[SessionRef("p", "s")]
     assert (put.counts.span_count, put.changed_ms) == (3, 10)
-    assert store.states[TRACE][0] == 3 << 32
+    assert store.version() == 3 << 32
+
+
+def test_a_state_of_the_same_version_and_other_spans_is_merged_not_overwritten() -> None:
+    """A store that lost one worker's state has another's since, of as many spans."""
+    store, worker = Store(), folder()
+    fold(worker, store, [claim(1, "s"), claim(2, "s")])
+    store.states.clear()
+    fold(folder(), store, [claim(3, "s"), claim(4, "s")])
+    (put,) = fold(worker, store, [claim(5, "s")])[SessionRef("p", "s")]
+    assert put.counts.span_count == 5
+    assert store.version() == 5 << 32
+
+
+@given(st.lists(spans(), min_size=1, max_size=12), st.data())
+def test_whatever_a_store_loses_no_worker_overwrites_what_another_stored_since(
+    content: list[Span], data: st.DataObject
+) -> None:
+    """What some worker has stored after the loss is there in the end; what it remembers from before comes back too."""
+    store, workers = Store(), [folder(), folder()]
+    cut = data.draw(st.integers(0, len(content)))
+    for number, span in enumerate(content):
+        if number == cut:
+            store.states.clear()
+        fold(workers[data.draw(st.integers(0, 1))], store, [span])
+    stored = decode_state(TRACE, *store.states[TRACE])
+    for span_id in merged(content[min(cut, len(content) - 1) :]).spans:
+        assert span_id in stored.spans
 
 
 def test_a_store_that_lost_a_move_gets_the_tombstone_again() -> None:
     store, worker = Store(), folder()
     fold(worker, store, [claim(1, "old", row=2)])
-    before = dict(store.states)
     fold(worker, store, [claim(2, "new", row=1)])
-    store.states = before
-    store.states[TRACE] = (5 << 32, b"")
-    store.states.pop(TRACE)
+    store.states.clear()
     puts = fold(worker, store, [claim(2, "new", row=1)])
     assert set(puts) == {SessionRef("p", "new"), SessionRef("p", "old")}
 

@@ -783,7 +783,16 @@ class TestSession:
             "cost_usd": "0.000000000",
             "cost_source": "none",
             "unpriced_calls": 1,
-            "models": {"m": {"calls": 1, "prompt": 1200, "completion": 300, "embedding": 0, "cost_usd": "0.000000000"}},
+            "models": {
+                "m": {
+                    "calls": 1,
+                    "prompt": 1200,
+                    "completion": 300,
+                    "embedding": 0,
+                    "cost_usd": "0.000000000",
+                    "cost_source": "none",
+                }
+            },
             "services": ["chat"],
             "traces": [
                 {
@@ -796,6 +805,7 @@ class TestSession:
                     "error_count": 1,
                     "tokens": tokens_of_turn,
                     "cost_usd": "0.000000000",
+                    "cost_source": "none",
                 },
                 {
                     "trace_id": trace_id(2).hex(),
@@ -807,6 +817,7 @@ class TestSession:
                     "error_count": 0,
                     "tokens": none,
                     "cost_usd": "0.000000000",
+                    "cost_source": "none",
                 },
             ],
             "flags": {
@@ -814,6 +825,7 @@ class TestSession:
                 "wrapper_usage_traces": 0,
                 "nested_llm_traces": 0,
                 "missing_root_traces": 0,
+                "repeated_call_traces": 0,
             },
             "truncated": False,
         }
@@ -858,6 +870,8 @@ class TestSession:
             "m:completion_tokens": 300,
             "m:embedding_tokens": 0,
             "m:cost_nano_usd": 0,
+            "m:reported_costs": 0,
+            "m:priced_costs": 0,
         }
 
     def test_what_is_unknown_is_null_or_missing(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,12 @@ from hypothesis import strategies as st
 from aggregator.core.errors import CorruptState
 from aggregator.core.merge import merge_span
 from aggregator.core.model import SessionRef, Span
-from aggregator.core.state import TraceState, decode_state, encode_state
+from aggregator.core.state import TraceState, decode_state, encode_state, stamp_of, stamped_version
 from tests.core.spans import TRACE, as_dict, spans
+
+
+def stamped(state: TraceState) -> bytes:
+    return stamp_of(state.version(), encode_state(state))
 
 
 def state_of(*content: Span) -> TraceState:
@@ -27,7 +33,7 @@ def test_a_state_comes_back_from_its_bytes(content: list[Span], changed_ms: int,
     state.truncated = truncated
     for number in range(moves):
         state.move_to(SessionRef("p", f"s-{number}"))
-    back = decode_state(TRACE, state.version(), encode_state(state))
+    back = decode_state(TRACE, stamped(state), encode_state(state))
     assert {i: as_dict(s) for i, s in back.spans.items()} == {i: as_dict(s) for i, s in state.spans.items()}
     assert (back.changed_ms, back.truncated, back.claim, back.former, back.replacements) == (
         changed_ms,
@@ -36,7 +42,8 @@ def test_a_state_comes_back_from_its_bytes(content: list[Span], changed_ms: int,
         state.former,
         state.replacements,
     )
-    assert back.stored_version == state.version()
+    assert back.stored_stamp == stamped(state)
+    assert stamped_version(back.stored_stamp) == back.version() == state.version()
     assert encode_state(back) == encode_state(state)
 
 
@@ -46,13 +53,13 @@ def test_a_state_that_was_cut_is_refused(content: list[Span], data: st.DataObjec
     encoded = encode_state(state)
     cut = data.draw(st.integers(0, len(encoded) - 1))
     with pytest.raises(CorruptState, match=TRACE.hex()):
-        decode_state(TRACE, state.version(), encoded[:cut])
+        decode_state(TRACE, stamped(state), encoded[:cut])
 
 
 @given(st.binary(max_size=60))
 def test_bytes_of_another_origin_are_refused(data: bytes) -> None:
     with pytest.raises(CorruptState):
-        decode_state(TRACE, 7 << 32, data)
+        decode_state(TRACE, stamp_of(7 << 32, data), data)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +70,14 @@ def test_bytes_of_another_origin_are_refused(data: bytes) -> None:
         (lambda data: data[:2] + b"\xff" * 12, "no end"),
         (lambda data: data.replace(b"12345678\x01", b"12345678\x02"), "not among the spans"),
         (lambda data: data.replace(b"12345678\x01", b"12345678" + b"\x80" * 9 + b"\x01"), "not among the spans"),
+        (lambda data: data.replace(b"\x1012345678", b"\x3012345678"), "one before it"),
     ],
 )
 def test_what_is_wrong_is_said(change: object, complaint: str) -> None:
     state = state_of(Span(trace_id=TRACE, span_id=b"12345678", parent_id=b"12345678"))
     assert callable(change)
     with pytest.raises(CorruptState, match=complaint):
-        decode_state(TRACE, state.version(), change(encode_state(state)))
+        decode_state(TRACE, stamped(state), change(encode_state(state)))
 
 
 @given(st.permutations(range(5)))
@@ -78,14 +86,45 @@ def test_a_parent_comes_back_wherever_it_stands(order: list[int]) -> None:
     parents = [b"\xff" * 8, ids[0], ids[0], ids[2], b""]
     content = [Span(trace_id=TRACE, span_id=ids[number], parent_id=parents[number]) for number in order]
     state = state_of(*content)
-    back = decode_state(TRACE, state.version(), encode_state(state))
+    back = decode_state(TRACE, stamped(state), encode_state(state))
     assert [back.spans[span_id].parent_id for span_id in ids] == parents
 
 
-def test_a_state_under_another_version_is_refused() -> None:
+def test_a_state_under_another_stamp_is_refused() -> None:
     state = state_of(Span(trace_id=TRACE, span_id=b"12345678"))
-    with pytest.raises(CorruptState, match="does not match its version"):
-        decode_state(TRACE, state.version() + 1, encode_state(state))
+    encoded = encode_state(state)
+    for other in (stamp_of(state.version() + 1, encoded), stamp_of(state.version(), encoded + b"x"), b""):
+        with pytest.raises(CorruptState, match="does not match its stamp"):
+            decode_state(TRACE, other, encoded)
+
+
+@given(st.lists(spans(), min_size=1, max_size=4), st.lists(spans(), min_size=1, max_size=4))
+def test_equal_stamps_mean_equal_states(content: list[Span], other: list[Span]) -> None:
+    one, two = state_of(*content), state_of(*other)
+    assert (stamped(one) == stamped(two)) == (encode_state(one) == encode_state(two))
+
+
+@pytest.mark.parametrize("text", [b"7", b"1.2", b"1.2.abc", b"a.2.00000000", b"1.2.00000000.4"])
+def test_what_is_no_stamp_names_no_version(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        stamped_version(text)
+    assert stamped_version(b"") == 0
+
+
+def test_spans_of_one_origin_say_it_once() -> None:
+    def one(number: int, change: dict[str, Any] | None = None) -> Span:
+        return Span(trace_id=TRACE, span_id=bytes([number]) * 8, **(origin | (change or {})))
+
+    origin: dict[str, Any] = {"service": "a", "scope": "b", "project": "c", "claim_row": 1, "claim_session_id": "d"}
+    origin["user_id"] = "e"
+    changes: list[dict[str, Any]] = [{name: "x"} for name in ("service", "scope", "project", "claim_session_id")]
+    changes += [{"claim_row": 2}, {"user_id": "x"}, {"user_id": ""}, {"claim_row": -1, "claim_session_id": ""}]
+    alike = encode_state(state_of(one(1), one(2)))
+    for number, change in enumerate(changes, 2):
+        state = state_of(one(1), one(number, change), one(20))
+        back = decode_state(TRACE, stamped(state), encode_state(state))
+        assert [as_dict(span) for span in back.spans.values()] == [as_dict(span) for span in state.spans.values()]
+        assert len(encode_state(state_of(one(1), one(number, change)))) > len(alike)
 
 
 def test_versions_grow_with_spans_and_then_with_replacements() -> None:
@@ -136,4 +175,4 @@ def test_a_usual_span_takes_few_bytes() -> None:
         )
         for n in range(1, 9)
     ]
-    assert len(encode_state(state_of(*content))) < 8 * 32
+    assert len(encode_state(state_of(*content))) < 8 * 28

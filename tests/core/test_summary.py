@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.core.model import TIME_LAST, Counts, FirstUse, ModelUsage, SessionRef, SessionRollup, TraceRollup
-from aggregator.core.summary import cost_source, cost_text, private_text, rfc3339, summary, tombstone, trace_put
+from aggregator.core.model import (
+    NO_COST,
+    TIME_LAST,
+    Counts,
+    FirstUse,
+    ModelUsage,
+    SessionRef,
+    SessionRollup,
+    TraceRollup,
+)
+from aggregator.core.put import private_json, tombstone, trace_put
+from aggregator.core.summary import cost_source, cost_text, rfc3339, summary
+from tests.core.trees import figures_of, llm
+from tests.puts import read_put
 from tests.summaries import check_summary
 
 TRACE = bytes(range(16))
@@ -32,7 +45,9 @@ def trace_rollup() -> TraceRollup:
     rollup.reported_costs = 2
     rollup.users = [("u-1", 5, b"\1" * 8), ("u-2", 0, b"\2" * 8)]
     rollup.services = ["chat", "search"]
+    rollup.scopes = 777
     usage = rollup.models['gpt-"4o"'] = ModelUsage()
+    usage.reported_costs = 2
     usage.calls, usage.prompt_tokens, usage.completion_tokens, usage.cost_nano = 9, 1200, 300, 2_012_300_000
     return rollup
 
@@ -43,27 +58,29 @@ def with_zeros(counts: list[int]) -> list[int]:
 
 
 def test_a_trace_travels_with_its_entry() -> None:
-    put = trace_put(
-        trace_rollup(),
-        trace_id=TRACE,
-        version=8 << 32,
-        changed_ms=77,
-        first=True,
-        conflicting=True,
-        truncated=False,
+    put = read_put(
+        trace_put(
+            trace_rollup(),
+            trace_id=TRACE,
+            version=8 << 32,
+            changed_ms=77,
+            first=True,
+            conflicting=True,
+            truncated=False,
+        )
     )
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, True)
     assert (put.counts.trace_count, put.counts.span_count, put.counts.conflicting_claim_traces) == (1, 8, 1)
     assert (put.counts.cost_whole_usd, put.counts.cost_rest_nano) == (2, 12_300_000)
     assert put.users == [FirstUse(5, "01" * 8, "u-1"), FirstUse(TIME_LAST, "02" * 8, "u-2")]
-    assert put.models == {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000]}
+    assert put.models == {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000, 2, 0]}
     entry = json.loads(put.entry)
-    spans, replacements, started_us, changed, ended, counts, users, services, models = entry.pop("_")
+    spans, replacements, started_us, changed, ended, counts, users, services, models, scopes = entry.pop("_")
     assert (spans << 32) + replacements == put.version
     assert (started_us, started_us // 1000 + changed, started_us + ended) == (put.started_us, 77, put.ended_us)
     assert with_zeros(counts) == list(put.counts)
     assert [FirstUse(started_us + start, span_id, user) for start, span_id, user in users] == put.users
-    assert (services, models) == (put.services, put.models)
+    assert (services, models, scopes) == (put.services, {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000, 2]}, 777)
     assert put.entry.startswith('{"_":['), "the scripts find the private part by its place"
     assert entry == {
         "trace_id": TRACE.hex(),
@@ -97,7 +114,7 @@ def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
 
 
 def test_a_tombstone_is_empty_but_for_its_version() -> None:
-    put = tombstone(TRACE, 8 << 32, 77)
+    put = read_put(tombstone(TRACE, 8 << 32, 77))
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, False)
     assert put.counts == Counts()
     assert json.loads(put.entry) == {"_": [8, 0, 0, 77, 0, [-len(Counts())], [], [], {}]}
@@ -105,7 +122,7 @@ def test_a_tombstone_is_empty_but_for_its_version() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=23, max_size=23))
 def test_counts_come_back_from_an_entry(figures: list[int]) -> None:
-    text = private_text((2 << 32) + 5, 9, Counts._make(figures), (0, 0), [], [], {})
+    text = private_json((2 << 32) + 5, 9, Counts._make(figures), (0, 0), [], [], {}, 0)
     spans, replacements, _, changed, _, counts, *_ = json.loads(text)
     assert (spans, replacements, changed) == (2, 5, 9)
     assert with_zeros(counts) == figures
@@ -146,7 +163,6 @@ def session_rollup(**changes: object) -> SessionRollup:
             trace_rollup(), trace_id=TRACE, version=1, changed_ms=1, first=True, conflicting=False, truncated=False
         ).entry
     )
-    del entry["_"]
     late = entry | {"trace_id": "a" * 32, "started_at": None, "ended_at": None, "duration_ms": None}
     twin = entry | {"trace_id": "0" * 32}
     fields: dict[str, object] = {
@@ -159,7 +175,7 @@ def session_rollup(**changes: object) -> SessionRollup:
         "counts": Counts(trace_count=3, span_count=24, prompt_tokens=7, completion_tokens=5, cost_rest_nano=12_300_000),
         "users": [FirstUse(1, "01" * 8, "u-1"), FirstUse(2, "02" * 8, "u-0")],
         "services": ["chat"],
-        "models": {"b": [1, 2, 3, 4, 0, 5], "a": [9, 1200, 300, 0, 1, 0]},
+        "models": {"b": [1, 2, 3, 4, 0, 5, 1, 0], "a": [9, 1200, 300, 0, 1, 0, 2, 3]},
         "trace_entries": [late, entry, twin],
         "truncated": False,
     }
@@ -181,7 +197,9 @@ def test_a_summary_is_what_consumers_were_promised() -> None:
         "completion": 3,
         "embedding": 4,
         "cost_usd": "0.000000005",
+        "cost_source": "reported",
     }
+    assert content["models"]["a"]["cost_source"] == "mixed"
 
 
 def test_a_summary_does_not_depend_on_the_order_in_which_it_was_read() -> None:
@@ -203,3 +221,50 @@ def test_without_detail_traces_and_models_are_left_out_and_it_says_so() -> None:
     whole, cut = json.loads(summary(session_rollup())), json.loads(summary(session_rollup(), detail=False))
     check_summary(summary(session_rollup(), detail=False))
     assert cut == whole | {"traces": [], "models": {}, "truncated": True}
+
+
+def stored_entry(
+    number: int, *, scope: str, starts: int = 0, lasts: int = 10, cost: int = NO_COST
+) -> dict[str, object]:
+    """The entry of a trace of one call of a scope, as it is read back."""
+    call = llm(number, None, 10, 5, at=starts, lasts=lasts, scope=scope, cost=cost, model="priced")
+    put = trace_put(
+        figures_of([call]),
+        trace_id=number.to_bytes(16, "big"),
+        version=1,
+        changed_ms=1,
+        first=True,
+        conflicting=False,
+        truncated=False,
+    )
+    entry: dict[str, object] = json.loads(put.entry)
+    return entry
+
+
+def test_traces_say_where_their_cost_is_from() -> None:
+    both = figures_of([llm(1, None, 10, 5, cost=7), llm(2, None, 10, 5, model="priced")])
+    mixed = json.loads(
+        trace_put(both, trace_id=TRACE, version=1, changed_ms=1, first=True, conflicting=False, truncated=False).entry
+    )
+    entries = [stored_entry(1, scope="a", cost=7), stored_entry(2, scope="a", starts=1), mixed]
+    document = summary(session_rollup(trace_entries=entries))
+    check_summary(document)
+    traces = {trace["trace_id"]: trace for trace in json.loads(document)["traces"]}
+    assert {trace["cost_source"] for trace in traces.values()} == {"reported", "priced", "mixed"}
+    assert traces[f"{1:032x}"]["cost_source"] == "reported"
+    assert traces[TRACE.hex()]["cost_source"] == "mixed"
+    assert all("_" not in trace for trace in traces.values())
+
+
+def test_traces_that_tell_the_calls_of_another_one_again_are_flagged() -> None:
+    def flagged(*entries: dict[str, object], detail: bool = True) -> int:
+        document = json.loads(summary(session_rollup(trace_entries=list(entries)), detail=detail))
+        found: int = document["flags"]["repeated_call_traces"]
+        return found
+
+    outer, inner = stored_entry(1, scope="langchain", lasts=100), stored_entry(2, scope="openai", starts=10)
+    assert flagged(outer, inner) == flagged(inner, outer) == flagged(outer, inner, detail=False) == 1
+    assert flagged(outer, stored_entry(2, scope="langchain", starts=10)) == 0
+    assert flagged(outer, stored_entry(2, scope="openai", starts=100)) == 0
+    del cast("list[object]", inner["_"])[9:]  # written before there was a mark
+    assert flagged(outer, inner) == 0

@@ -105,7 +105,7 @@ class TestPriced:
         call = llm(1, None, 10, 5, cache_read=3, cache_write=2, reasoning=1, model="m")
         call.provider = "p"
         trace = rollup([call, embedding(2, None, 7, model="e"), llm(3, None, 1, 1)], Asking())
-        assert asked == [("m", "p", START_US + 1, 10, 5, 3, 2, 0), ("e", "", START_US + 2, 0, 0, 0, 0, 7)]
+        assert asked == [("m", "p", START_US + 1, 10, 5, 3, 2, 1, 0), ("e", "", START_US + 2, 0, 0, 0, 0, 0, 7)]
         assert (trace.priced_costs, trace.unpriced_calls) == (2, 1)
 
     def test_with_pricing_off_nothing_is_priced(self) -> None:
@@ -114,6 +114,11 @@ class TestPriced:
 
     def test_a_cost_has_no_upper_bound(self) -> None:
         assert costs(*(llm(number, None, 10, 5, cost=10**15) for number in range(1, 9001)))[0] == 9000 * 10**15
+
+
+REPORTED = {"reported_costs": 1, "priced_costs": 0}
+PRICED = {"reported_costs": 0, "priced_costs": 1}
+NEITHER = {"reported_costs": 0, "priced_costs": 0}
 
 
 class TestModels:
@@ -128,15 +133,35 @@ class TestModels:
             ]
         )
         assert {name: model_entry(entry) for name, entry in trace.models.items()} == {
-            "m": {"calls": 2, "prompt": 30, "completion": 12, "embedding": 0, "cost_nano": 15},
-            "e": {"calls": 1, "prompt": 0, "completion": 0, "embedding": 9, "cost_nano": 0},
-            "unknown": {"calls": 1, "prompt": 1, "completion": 2, "embedding": 0, "cost_nano": 0},
-            "priced": {"calls": 1, "prompt": 10, "completion": 5, "embedding": 0, "cost_nano": PRICE_OF_10_AND_5},
+            "m": {
+                "calls": 2,
+                "prompt": 30,
+                "completion": 12,
+                "embedding": 0,
+                "cost_nano": 15,
+                "reported_costs": 2,
+                "priced_costs": 0,
+            },
+            "e": {"calls": 1, "prompt": 0, "completion": 0, "embedding": 9, "cost_nano": 0, **NEITHER},
+            "unknown": {"calls": 1, "prompt": 1, "completion": 2, "embedding": 0, "cost_nano": 0, **NEITHER},
+            "priced": {
+                "calls": 1,
+                "prompt": 10,
+                "completion": 5,
+                "embedding": 0,
+                "cost_nano": PRICE_OF_10_AND_5,
+                **PRICED,
+            },
         }
+
+    def test_a_reported_cost_of_nothing_without_a_call_adds_nothing_to_its_model(self) -> None:
+        trace = figures_of([agent(1, cost=0, model="m"), llm(2, None, 10, 5, cost=0, model="free")])
+        assert trace.reported_costs == 2
+        assert {name: entry.reported_costs for name, entry in trace.models.items()} == {"m": 0, "free": 1}
 
     def test_a_span_that_adds_only_a_cost_adds_no_call(self) -> None:
         trace = figures_of([agent(1, cost=7), llm(2, cost=8, model="m")])
         assert {name: model_entry(entry) for name, entry in trace.models.items()} == {
-            "unknown": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 7},
-            "m": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 8},
+            "unknown": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 7, **REPORTED},
+            "m": {"calls": 0, "prompt": 0, "completion": 0, "embedding": 0, "cost_nano": 8, **REPORTED},
         }

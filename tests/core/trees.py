@@ -21,6 +21,7 @@ from aggregator.core.model import (
     TraceRollup,
 )
 from aggregator.core.pricing import Pricer
+from aggregator.core.repeated_calls import scopes_mark
 from aggregator.core.usage import rollup
 from tests.oracle_spans import SpanRead, Usage
 from tests.oracle_traces import flat_price
@@ -137,6 +138,7 @@ class FlatPricer(Pricer):
         completion_tokens: int,
         cache_read_tokens: int,
         cache_write_tokens: int,
+        reasoning_tokens: int,
         embedding_tokens: int,
     ) -> int:
         return flat_price(
@@ -147,6 +149,7 @@ class FlatPricer(Pricer):
             completion_tokens,
             cache_read_tokens,
             cache_write_tokens,
+            reasoning_tokens,
             embedding_tokens,
         )
 
@@ -174,6 +177,8 @@ def model_entry(entry: ModelUsage) -> dict[str, int]:
         "completion": entry.completion_tokens,
         "embedding": entry.embedding_tokens,
         "cost_nano": entry.cost_nano,
+        "reported_costs": entry.reported_costs,
+        "priced_costs": entry.priced_costs,
     }
 
 
@@ -211,7 +216,9 @@ def all_figures(trace: object) -> dict[str, object]:
         name: model_entry(entry) if isinstance(entry, ModelUsage) else asdict(entry)
         for name, entry in trace.models.items()  # type: ignore[attr-defined]
     }
-    return {name: getattr(trace, name) for name in PLAIN_FIGURES} | {"models": models}
+    scopes = trace.scopes  # type: ignore[attr-defined]
+    mark = scopes_mark(list(scopes)) if isinstance(scopes, set) else scopes
+    return {name: getattr(trace, name) for name in PLAIN_FIGURES} | {"models": models, "scopes": mark}
 
 
 def as_read(one: Span) -> SpanRead:

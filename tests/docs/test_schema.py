@@ -45,7 +45,16 @@ EXAMPLE: dict[str, Any] = {
     "cost_usd": "0.012300000",
     "cost_source": "reported",
     "unpriced_calls": 0,
-    "models": {"gpt-4o": {"calls": 9, "prompt": 1200, "completion": 300, "embedding": 0, "cost_usd": "0.012300000"}},
+    "models": {
+        "gpt-4o": {
+            "calls": 9,
+            "prompt": 1200,
+            "completion": 300,
+            "embedding": 0,
+            "cost_usd": "0.012300000",
+            "cost_source": "priced",
+        }
+    },
     "services": ["chat"],
     "traces": [
         {
@@ -58,6 +67,7 @@ EXAMPLE: dict[str, Any] = {
             "error_count": 1,
             "tokens": TOKENS,
             "cost_usd": "0.012300000",
+            "cost_source": "priced",
         }
     ],
     "flags": {
@@ -65,6 +75,7 @@ EXAMPLE: dict[str, Any] = {
         "wrapper_usage_traces": 0,
         "nested_llm_traces": 0,
         "missing_root_traces": 0,
+        "repeated_call_traces": 0,
     },
     "truncated": False,
 }

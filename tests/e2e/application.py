@@ -1,7 +1,8 @@
 """An application as its developers write it: OpenAI's client, traced by OpenInference, exported over OTLP/HTTP.
 
-It runs as a process of its own and knows nothing of sessions but `using_attributes`.  It takes one turn of its
-conversations for each line on its standard input, and answers `done` once that turn's spans are exported.
+It runs as a process of its own and knows nothing of sessions but `using_attributes` (and the marks for the stub).  It
+takes one turn of its conversations for each line on its standard input, and answers `done` once that turn's spans are
+exported.
 """
 
 from __future__ import annotations
@@ -42,22 +43,22 @@ def ask_streaming(question: str) -> str:
 def plan_and_answer() -> None:
     """Two calls in one trace."""
     with tracer.start_as_current_span("turn", attributes={"openinference.span.kind": "CHAIN"}):
-        plan = ask("Which shoes go with a rainy day?")
+        plan = ask("Which shoes go with a rainy day? [[s-ada]]")
         ask_streaming(f"Answer at length: {plan}")
 
 
 def fail() -> None:
     """A trace of one span, which is an error."""
     try:
-        ask("fail, please")
+        ask("fail, please [[s-ada]]")
     except OpenAIError:
         return
     raise RuntimeError("the API should have refused")
 
 
 TURNS: list[list[tuple[str, str, Callable[[], object]]]] = [
-    [("s-ada", "ada", plan_and_answer), ("s-grace", "grace", lambda: ask("Hello?", model="gpt-4o-mini"))],
-    [("s-ada", "ada", fail), ("s-ada", "ada", lambda: ask_streaming("And in snow?"))],
+    [("s-ada", "ada", plan_and_answer), ("s-grace", "grace", lambda: ask("Hello? [[s-grace]]", model="gpt-4o-mini"))],
+    [("s-ada", "ada", fail), ("s-ada", "ada", lambda: ask_streaming("And in snow? [[s-ada]]"))],
 ]
 
 

@@ -6,10 +6,11 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
@@ -26,10 +27,21 @@ _COMPRESSIONS: Final = ("gzip", "gzip", None, "snappy", "lz4", "zstd")
 C = TypeVar("C", bound=Command)
 
 
+class Place(Protocol):
+    """Where the state is kept, as tests see it."""
+
+    @property
+    def url(self) -> str:
+        """Where workers find it."""
+
+    def client(self) -> Any:
+        """A plain client, for tests to look with."""
+
+
 class Pipeline:
     """What a test needs to run workers and to look at what they do; made by `pipeline`."""
 
-    def __init__(self, broker: Broker, place: RedisServer | Cluster, topic: str, log_dir: Path) -> None:
+    def __init__(self, broker: Broker, place: Place, topic: str, log_dir: Path) -> None:
         self.broker = broker
         self.place = place
         self.topic = topic
@@ -178,22 +190,22 @@ class Pipeline:
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    async def read(self, topic: str) -> list[ConsumerRecord]:
+    async def read(self, topic: str, *, partitions: int = 1) -> list[ConsumerRecord]:
         """All records of a topic, from its beginning to its end."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap_servers, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            partition = TopicPartition(topic, 0)
-            consumer.assign([partition])
-            end = (await consumer.end_offsets([partition]))[partition]
+            assigned = [TopicPartition(topic, number) for number in range(partitions)]
+            consumer.assign(assigned)
+            ends = await consumer.end_offsets(assigned)
             found: list[ConsumerRecord] = []
 
             async def look() -> bool:
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     found.extend(records)
-                return bool(await consumer.position(partition) >= end)
+                return all([await consumer.position(partition) >= ends[partition] for partition in assigned])
 
-            await until(f"{topic} is read up to {end}", look)
+            await until(f"{topic} is read up to {list(ends.values())}", look)
             return found
         finally:
             await consumer.stop()
@@ -220,10 +232,15 @@ class Pipeline:
 
 @asynccontextmanager
 async def pipeline(
-    broker: Broker, place: RedisServer | Cluster, log_dir: Path, *, partitions: int = PARTITIONS
+    broker: Broker,
+    place: RedisServer | Cluster,
+    log_dir: Path,
+    *,
+    partitions: int = PARTITIONS,
+    config: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Pipeline]:
     """Make the topics; at the end stop every process and print what they logged, which pytest shows after failures."""
-    topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions)
+    topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions, config=config)
     made = Pipeline(broker, place, topic, log_dir)
     for output in (made.summary_topic, made.dead_letter_topic):
         await broker.create_topic(name=output)

@@ -19,9 +19,10 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from aggregator.embedded.otlp_http import OtlpHttpReceiver
-from tests.e2e.openai_stub import RELEASES, OpenAIStub
 from tests.e2e.pipeline import Pipeline, pipeline
 from tests.e2e.waiting import PATIENCE_S, until
+from tests.interop.stubs.bill import Bill
+from tests.interop.stubs.openai import RELEASES, OpenAIStub
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, assert_every_key_lives_or_expires, redis_servers_available
 from tests.summaries import check_summary
@@ -54,8 +55,7 @@ async def application(api: OpenAIStub, receiver: OtlpHttpReceiver) -> AsyncItera
         cwd=Path(__file__).parents[2],
         env=inherited
         | {
-            "OPENAI_BASE_URL": api.base_url,
-            "OPENAI_API_KEY": "none",
+            **api.environment(),
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "NO_PROXY": "127.0.0.1",
         },
@@ -84,7 +84,7 @@ async def seen(deployment: Pipeline, user: str, *, traces: int) -> dict[str, str
 
 
 def assert_is_live(fields: dict[str, str], user: str, api: OpenAIStub) -> None:
-    charged = api.bill[MODELS[user]]
+    charged = api.bill.sessions[f"s-{user}"].models[MODELS[user]]
     assert (fields["status"], fields["revision"], fields["user_id"]) == ("open", "0", user)
     assert int(fields["prompt_tokens"]) == charged["prompt"]
     assert int(fields["completion_tokens"]) == charged["completion"]
@@ -92,7 +92,7 @@ def assert_is_live(fields: dict[str, str], user: str, api: OpenAIStub) -> None:
 
 
 def assert_is_summary(record: ConsumerRecord, user: str, api: OpenAIStub) -> None:
-    charged = api.bill[MODELS[user]]
+    charged = api.bill.sessions[f"s-{user}"].models[MODELS[user]]
     check_summary(record.value)
     summary = json.loads(record.value)
     assert (summary["revision"], summary["close_reason"]) == (1, "idle")
@@ -118,7 +118,7 @@ async def test_a_traced_application_is_seen_live_and_then_summarised_with_what_i
     async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
         await deployment.workers(1, SESSION__IDLE_TIMEOUT_S="4", PRICING__ENABLED="true")
         async with (
-            OpenAIStub() as api,
+            OpenAIStub(Bill()) as api,
             OtlpHttpReceiver(deployment.send_bytes, port=0) as receiver,
             application(api, receiver) as app,
         ):
@@ -128,7 +128,7 @@ async def test_a_traced_application_is_seen_live_and_then_summarised_with_what_i
             await app.take_turn()
             ada = await seen(deployment, "ada", traces=3)
             assert_is_live(ada, "ada", api)
-            assert (ada["span_count"], ada["error_count"], api.errors) == ("5", "1", 1)
+            assert (ada["span_count"], ada["error_count"], api.bill.sessions["s-ada"].errors) == ("5", "1", 1)
         await deployment.wait_closed()
         records = await deployment.read(deployment.summary_topic)
         assert sorted(record.key for record in records) == [b"shop/s-ada", b"shop/s-grace"]

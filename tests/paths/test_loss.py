@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from aggregator.core.model import SessionRef
+from aggregator.core.model import Partition, SessionRef
+from aggregator.core.state import stamped_version
 from tests.builders import BASE_MS, record, span
-from tests.fakes import FakeSessionStore
+from tests.fakes import FakeSessionStore, FakeTraceStore
 from tests.paths.test_laws import fresh_world
-from tests.paths.worlds import Life, assert_equals_oracle, finish, live
+from tests.paths.worlds import TOPIC, Life, assert_equals_oracle, finish, live
 from tests.workloads import Record
 
 WEAK = Record(record([span(1, {"gen_ai.conversation.id": "weak"})]), 0, BASE_MS)
@@ -44,5 +45,40 @@ async def test_a_session_that_was_put_after_the_loss_is_left_when_the_trace_move
     steps = 0
     while shown := await lost_at(steps):
         assert shown == {SessionRef("default", "strong")}, f"lost at call {steps}"
+        steps += 1
+    assert steps > 10
+
+
+async def test_spans_stored_by_another_worker_after_a_loss_are_not_overwritten() -> None:
+    """A node of a Cluster loses a trace, and `agg:progress`, on another node, does not tell.
+
+    One worker remembers two spans of it, another then stores two of its own: the versions are equal.
+    """
+
+    def claimed(*numbers: int, partition: int) -> Record:
+        return Record(record([span(number, {"session.id": "s"}) for number in numbers]), partition, BASE_MS)
+
+    async def spans_left(step: int) -> int:
+        world = fresh_world()
+        traces = world.stores.traces
+        assert isinstance(traces, FakeTraceStore)
+
+        async def lose_while_another_worker_stores() -> None:
+            traces.states.clear()
+            world.write([claimed(3, 4, partition=1)], 2)
+            await live(world, Life(assigned=[[1]], plans=[{}], crash=False))
+            world.write([claimed(5, partition=0)], 2)
+
+        world.stores = dataclasses.replace(world.stores, lose=lose_while_another_worker_stores)
+        world.write([claimed(1, 2, partition=0)], 2)
+        await live(world, Life(assigned=[[0]], plans=[{step: "lose"}], crash=False))
+        if world.log.committed[Partition(TOPIC, 0)] < 2:
+            return 0  # the life was over before that call, or at it
+        (stored,) = traces.states.values()
+        return stamped_version(stored.stamp) >> 32
+
+    steps = 0
+    while found := await spans_left(steps):
+        assert found == 5, f"lost at call {steps}"
         steps += 1
     assert steps > 10

@@ -1,19 +1,20 @@
 """Every Redis key: its name, type, life and owner.
 
-| key                                   | type | life                                              | written by        |
-|---------------------------------------|------|---------------------------------------------------|-------------------|
-| `agg:session:{<project>/<id>}`        | hash | none while open or closing, else `retention`      | session_*.lua     |
-| `agg:session:{<project>/<id>}:traces` | hash | as its session; `retention` without one (holding  | session_*.lua     |
-|                                       |      | only tombstones)                                  |                   |
-| `agg:session:{<project>/<id>}:models` | hash | as its session                                    | session_*.lua     |
-| `agg:trace:{<trace id hex>}`          | hash | given with each write, renewed by it              | trace_store.lua   |
-| `agg:due:<shard>`                     | zset | an entry goes when its session has settled        | schedule.py       |
-| `agg:watermarks`                      | hash | stays: one field per partition                    | progress_write.lua|
-| `agg:progress`                        | hash | stays: one field per partition                    | progress_write.lua|
-| `agg:index:<project>:<order>`         | zset | an entry goes with its session; the key expires   | index_write.lua   |
-| `agg:user:{<project>/<user id>}`      | zset | likewise                                          | index_write.lua   |
-| `agg:indexed:<shard>`                 | zset | likewise                                          | index_write.lua   |
-| `agg:projects`                        | zset | likewise                                          | index_write.lua   |
+| key                                   | type   | life                                           | written by         |
+|---------------------------------------|--------|------------------------------------------------|--------------------|
+| `agg:session:{<project>/<id>}`        | hash   | none while open or closing, else `retention`   | session_*.lua      |
+| `agg:session:{<project>/<id>}:traces` | hash   | as its session; `retention` without one (with  | session_*.lua      |
+|                                       |        | only tombstones)                               |                    |
+| `agg:session:{<project>/<id>}:models` | hash   | as its session                                 | session_*.lua      |
+| `agg:trace:{<trace id hex>}`          | string | given with each write, renewed by it           | trace_store.lua    |
+| `agg:due:<shard>`                     | zset   | an entry goes when its session has settled     | schedule.py        |
+| `agg:watermarks`                      | hash   | stays: one field per partition                 | progress_write.lua |
+| `agg:progress`                        | hash   | stays: one field per partition                 | progress_write.lua |
+| `agg:progress:<n>`                    | hash   | stays: one field per partition; on a Cluster   | as above           |
+| `agg:index:<project>:<order>`         | zset   | an entry goes with its session; the key expires| index_write.lua    |
+| `agg:user:{<project>/<user id>}`      | zset   | likewise                                       | index_write.lua    |
+| `agg:indexed:<shard>`                 | zset   | likewise                                       | index_write.lua    |
+| `agg:projects`                        | zset   | likewise                                       | index_write.lua    |
 
 `agg` is the prefix.  Project, session and user id are percent-encoded, so that neither `/`, braces nor anything
 unprintable of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
@@ -24,13 +25,17 @@ minutes: such a key outlives the sessions in it by an hour or so.
 from __future__ import annotations
 
 from binascii import crc32
+from itertools import count
 from typing import Final, NamedTuple
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from aggregator.core.errors import ConfigurationError, CorruptState
 from aggregator.core.model import Partition, SessionRef
 from aggregator.core.naming import decode_ref, encode_ref, percent_decode, percent_encode
 
 DEFAULT_PREFIX: Final = "agg"
+_WITNESSES: Final = 16
 _REMEMBERED: Final = 16_384  # sessions whose keys are kept: some 8 MB
 
 
@@ -101,6 +106,19 @@ class Keys:
     def shard_of(self, encoded: str) -> int:
         """The same of a session's `encoded` name."""
         return crc32(encoded.encode()) % self.closing_shards
+
+    def witnesses(self) -> tuple[str, ...]:
+        """The keys of the witnesses of `progress`: one in each of `_WITNESSES` equal parts of the slots.
+
+        A Cluster gives each master ranges of slots, so one with more than a part's slots in a row has a witness.
+        """
+        found: dict[int, str] = {}
+        for number in count():
+            key = f"{self.progress}:{number}"
+            found.setdefault(key_slot(key.encode()) * _WITNESSES // REDIS_CLUSTER_HASH_SLOTS, key)
+            if len(found) == _WITNESSES:
+                break
+        return tuple(found[part] for part in sorted(found))
 
     def partition_field(self, partition: Partition) -> str:
         """The field of a partition in `watermarks` and `progress`."""

@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 
 import msgpack  # type: ignore[import-untyped]
 
+from aggregator.core.packing import packed_items
+
 # Redis reads only the raw types of the old MessagePack: strings and bytes alike travel as those.
 _packer: Final = msgpack.Packer(use_bin_type=False, autoreset=True)
 pack: Final = cast(Callable[[object], bytes], _packer.pack)
@@ -40,19 +42,8 @@ def flat_arguments(head: Sequence[int], bodies: Sequence[Body]) -> list[bytes | 
 
     Each item stands behind its length in bytes and the number of its long texts.
     """
-    parts = [*map(pack, head), pack(len(bodies))]
-    texts: list[bytes | str] = []
-    for body in bodies:
-        item, *own = body
-        parts += (pack(len(item)), pack(len(own)), cast(bytes, item))
-        texts += own
-    return [b"".join(parts), *texts]
-
-
-def pack_flat(values: Sequence[object]) -> bytes:
-    """A series of values without the list around them."""
-    size = len(values)
-    return pack(values)[1 if size < 16 else 3 if size < 65536 else 5 :]
+    items = packed_items(list(head), [cast(bytes, body[0]) for body in bodies], [len(body) - 1 for body in bodies])
+    return [items, *(text for body in bodies for text in body[1:])]
 
 
 class Script:
@@ -85,8 +76,8 @@ class Script:
         return items
 
 
-TRACE_STORE: Final = Script("trace_store", items_per_call=100, sparse=True)
-SESSION_PUT: Final = Script("session_put", items_per_call=50, flat=True)
+TRACE_STORE: Final = Script("trace_store", items_per_call=100, sparse=True, flat=True)
+SESSION_PUT: Final = Script("session_put", items_per_call=50, sparse=True, flat=True)
 SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
@@ -94,6 +85,7 @@ PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
 INDEX_READ: Final = Script("index_read", items_per_call=250)
 INDEX_WRITE: Final = Script("index_write", items_per_call=10)
 INDEX_WRITE_ONE: Final = Script("index_write", items_per_call=200)  # for items of a single member
+PROGRESS_WITNESS: Final = Script("progress_witness", items_per_call=250)
 ALL_SCRIPTS: Final = (
     TRACE_STORE,
     SESSION_PUT,
@@ -103,6 +95,7 @@ ALL_SCRIPTS: Final = (
     PROGRESS_WRITE,
     INDEX_READ,
     INDEX_WRITE,
+    PROGRESS_WITNESS,
 )
 
 

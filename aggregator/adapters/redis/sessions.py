@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from aggregator.adapters.redis.calls import Connections, Items
 from aggregator.adapters.redis.keys import Keys, SessionKeys
-from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, Body, pack, pack_flat
+from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, Body, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.lifecycle import CloseReason
 from aggregator.core.model import Counts, FirstUse, SessionRef, SessionRollup, TracePut
+from aggregator.core.packing import packed_texts
 from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
 
 MOST_TRACES_PER_ITEM: Final = 100
@@ -30,7 +31,14 @@ _CLAIM_OUTCOMES: Final = (
     ClaimOutcome.GONE,
 )
 _REASONS: Final = {1: CloseReason.IDLE, 2: CloseReason.MAX_DURATION}
-_MODEL_FIGURES: Final = {"calls": 0, "prompt_tokens": 1, "completion_tokens": 2, "embedding_tokens": 3}
+_MODEL_FIGURES: Final = {
+    "calls": 0,
+    "prompt_tokens": 1,
+    "completion_tokens": 2,
+    "embedding_tokens": 3,
+    "reported_costs": 6,
+    "priced_costs": 7,
+}
 
 
 class RedisSessions:
@@ -49,30 +57,47 @@ class RedisSessions:
         """All workers must be given the same times: they are not stored with a session."""
         self._connections = connections
         self._keys = keys
+        self._idle_timeout_ms: Final = idle_timeout_ms
         self._put_head = (idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces)
         self._claim_head = (idle_timeout_ms, max_duration_ms, retention_ms)
         self._settle_head = (retention_ms,)
 
-    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply]:
+    async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         """See `ports.SessionStore`; idempotent by the version of each trace.
 
         More than `MOST_TRACES_PER_ITEM` traces of one session go as several puts in a row.
         """
         names: list[SessionKeys] = []
         bodies: list[Body] = []
-        parts: list[int] = []
         for put in puts:
             name = self._keys.session(put.ref)
-            pieces = _pieces(put)
-            parts.append(len(pieces))
-            for traces in pieces:
+            for traces in _pieces(put):
                 names.append(name)
                 bodies.append(_put_body(name.session, put.ref, traces))
-        replies = iter(await self._connections.call(SESSION_PUT, Items(names, bodies, self._put_head)))
-        return [
-            _put_reply(put, next(replies)) if count == 1 else _joined_reply(put, replies)
-            for put, count in zip(puts, parts, strict=True)
-        ]
+        replies = await self._connections.call(SESSION_PUT, Items(names, bodies, self._put_head))
+        if len(replies) == len(puts):
+            return [
+                None if reply is None else _put_reply(put.traces, reply)
+                for put, reply in zip(puts, replies, strict=True)
+            ]
+        answers = iter(replies)
+        return [self._joined_reply(put, answers) for put in puts]
+
+    def _joined_reply(self, put: SessionPut, replies: Iterator[Sequence[Any] | None]) -> PutReply | None:
+        """One reply for all pieces of a put."""
+        outcomes: list[PutOutcome] = []
+        versions: list[int] = []
+        transition, deadline_ms = Transition.NONE, 0
+        for traces in _pieces(put):
+            answer = next(replies)
+            idle_ms = max((trace.changed_ms for trace in traces), default=0) + self._idle_timeout_ms
+            reply = _put_reply(traces, (0, idle_ms) if answer is None else answer)
+            outcomes += reply.outcomes
+            versions += reply.versions
+            transition = reply.transition if transition is Transition.NONE else transition
+            deadline_ms = reply.deadline_ms
+        joined = PutReply(outcomes, versions, transition, deadline_ms)
+        return None if joined.tells_nothing(put.traces, self._idle_timeout_ms) else joined
 
     async def claim(self, refs: Sequence[SessionRef], *, watermark_ms: int) -> Sequence[Claim]:
         """See `ports.SessionStore`; idempotent: what is closing already is read as it stands."""
@@ -91,17 +116,8 @@ class RedisSessions:
 
 def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> Body:
     """One item as `session_put.lua` reads it."""
-    values: list[object] = [key, pack_flat(ref)]
-    entries: list[str] = []
-    for trace_id, version, changed_ms, first, counts, started_us, ended_us, users, _, models, entry in traces:
-        use = f"{users[0][0]:016d}{users[0][1]:16}{users[0][2]}" if users else ""
-        values += (trace_id, version, changed_ms, first, started_us, ended_us, use, len(models))
-        entries.append(entry)
-        values += counts
-        for name, figures in models.items():
-            values.append(name)
-            values += figures
-    return (pack_flat(values), *entries)
+    item = b"".join((packed_texts(key), *[trace.packed for trace in traces], packed_texts(*ref)))
+    return (item, *[trace.entry for trace in traces])
 
 
 def _pieces(put: SessionPut) -> list[list[TracePut]]:
@@ -111,27 +127,14 @@ def _pieces(put: SessionPut) -> list[list[TracePut]]:
     return [traces[start : start + MOST_TRACES_PER_ITEM] for start in range(0, len(traces), MOST_TRACES_PER_ITEM)]
 
 
-def _put_reply(put: SessionPut, reply: Sequence[Any]) -> PutReply:
+def _put_reply(traces: Sequence[TracePut], reply: Sequence[Any]) -> PutReply:
     if len(reply) == 2:
-        outcomes = [PutOutcome.APPLIED] * len(put.traces)
-        versions = [trace.version for trace in put.traces]
+        outcomes = [PutOutcome.APPLIED] * len(traces)
+        versions = [trace.version for trace in traces]
     else:
         outcomes = [_OUTCOMES[outcome] for outcome in reply[2]]
         versions = reply[3]
     return PutReply(outcomes, versions, _TRANSITIONS[reply[0]], reply[1])
-
-
-def _joined_reply(put: SessionPut, replies: Iterator[Sequence[Any]]) -> PutReply:
-    outcomes: list[PutOutcome] = []
-    versions: list[int] = []
-    transition, deadline_ms = Transition.NONE, 0
-    for traces in _pieces(put):
-        reply = _put_reply(SessionPut(put.ref, traces), next(replies))
-        outcomes += reply.outcomes
-        versions += reply.versions
-        transition = reply.transition if transition is Transition.NONE else transition
-        deadline_ms = reply.deadline_ms
-    return PutReply(outcomes, versions, transition, deadline_ms)
 
 
 def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim:
@@ -145,9 +148,8 @@ def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim:
 
 
 def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
-    _, _, revision, reason, opened_ms, bounds, folded, upper, lower, folded_part, entries, models = reply
-    started_us, ended_us = json.loads(bounds)
-    counts = Counts._make(json.loads(upper)[1:] + json.loads(lower))
+    _, _, revision, reason, opened_ms, started, ended, folded, sums, folded_part, entries, models = reply
+    counts = Counts._make((*map(int, sums[:-1]), *divmod(int(sums[-1]), _BILLION)))
     users: dict[str, FirstUse] = {}
     services: set[str] = set()
     if folded_part:
@@ -157,7 +159,7 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     shown: list[dict[str, object]] = []
     for text in entries:
         entry = json.loads(text)
-        _, _, trace_started_us, _, _, entry_counts, entry_users, entry_services, _ = entry.pop("_")
+        _, _, trace_started_us, _, _, entry_counts, entry_users, entry_services, *_ = entry["_"]
         if entry_counts[0] > 0:  # a tombstone's begin with a run of zeros
             _merge_users(users, entry_users, trace_started_us)
             services.update(entry_services)
@@ -167,8 +169,8 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
         revision=revision,
         close_reason=_REASONS[reason],
         opened_ms=opened_ms,
-        started_us=started_us,
-        ended_us=ended_us,
+        started_us=_bound_us(started, opened_ms),
+        ended_us=_bound_us(ended, opened_ms),
         counts=counts,
         users=sorted(users.values())[:LISTED],
         services=sorted(services)[:LISTED],
@@ -176,6 +178,11 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
         trace_entries=shown,
         truncated=folded > 0 or counts.truncated_traces > 0,
     )
+
+
+def _bound_us(distance_us: int | bool, opened_ms: int) -> int:
+    """0 where it is unknown, which is stored as false; 0 is a distance."""
+    return 0 if distance_us is False else opened_ms * 1000 + distance_us
 
 
 def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]], base_us: int) -> None:
@@ -186,13 +193,13 @@ def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]], base
 
 
 def _models(flat: Sequence[bytes]) -> dict[str, list[int]]:
-    """Names to [calls, prompt, completion, embedding, whole dollars, nano-dollars]."""
+    """As `SessionRollup.models`."""
     models: dict[str, list[int]] = {}
     for field, value in zip(flat[::2], flat[1::2], strict=True):
         name, _, figure = field.decode().rpartition(":")
-        figures = models.setdefault(name, [0, 0, 0, 0, 0, 0])
+        figures = models.setdefault(name, [0, 0, 0, 0, 0, 0, 0, 0])
         if figure == "cost_nano_usd":
-            figures[4:] = divmod(int(value), _BILLION)
+            figures[4:6] = divmod(int(value), _BILLION)
         else:
             figures[_MODEL_FIGURES[figure]] = int(value)
     return models

@@ -7,11 +7,13 @@ from typing import Final
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.keys import Keys
-from aggregator.adapters.redis.scripts import TRACE_STORE, pack
+from aggregator.adapters.redis.scripts import TRACE_STORE
 from aggregator.core.errors import CorruptState
+from aggregator.core.packing import packed_texts
+from aggregator.core.state import stamped_version
 from aggregator.ports import StoredTrace, TraceWrite
 
-NOTHING: Final = StoredTrace(0, b"")
+NOTHING: Final = StoredTrace(b"", b"")
 
 
 class RedisTraces:
@@ -25,9 +27,9 @@ class RedisTraces:
         """See `ports.TraceStore`; idempotent by the compare-and-set itself."""
         key = self._keys.trace
         names = [(key(write.trace_id),) for write in writes]
-        # Numbers travel as text: Redis stores text, and Lua would write a large one with an exponent.
+        # The life travels as text: Redis takes text, and Lua would write a large number with an exponent.
         bodies = [
-            (pack((name[0], str(write.expected), str(write.ttl_ms))), b"%d %b" % (write.version, write.state))
+            (packed_texts(name[0], write.expected.decode(), str(write.ttl_ms)), b"%b %b" % (write.stamp, write.state))
             for name, write in zip(names, writes, strict=True)
         ]
         replies = await self._connections.call(TRACE_STORE, Items(names, bodies))
@@ -36,15 +38,16 @@ class RedisTraces:
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:
         """See `ports.TraceStore`."""
         names = [self._keys.trace(trace_id) for trace_id in trace_ids]
-        replies = await self._connections.commands([Command(name, ("HGET", name, "s")) for name in names])
+        replies = await self._connections.commands([Command(name, ("GET", name)) for name in names])
         return [
             NOTHING if reply is None else _stored(name, *reply.partition(b" ")[::2])
             for name, reply in zip(names, replies, strict=True)
         ]
 
 
-def _stored(key: str, version: bytes, state: bytes) -> StoredTrace:
+def _stored(key: str, stamp: bytes, state: bytes) -> StoredTrace:
     try:
-        return StoredTrace(int(version), state)
+        stamped_version(stamp)
     except ValueError as error:
         raise CorruptState(f"{key} holds no trace state of this program") from error
+    return StoredTrace(stamp, state)

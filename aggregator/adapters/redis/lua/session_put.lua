@@ -3,25 +3,24 @@
 --
 -- ARGV[1]  A series of MessagePack values, flat, since tables are what unpacking costs: idle_timeout_ms,
 --          max_duration_ms, retention_ms, max_session_traces, number of items; then per item its length in bytes, its
---          number of traces, and
---            session key, project and session id (packed once more, they are needed once); and each trace's
---            id, version, changed_ms, first, started_us, ended_us, first use or "", number of models,
---            the 23 model.Counts; and each model: name, calls, prompt, completion, embedding, dollars, nano-dollars.
---          A use is start_us in 16 digits, span id, user id, in one text.  KEYS is only for routing and may be empty.
+--          number of traces, and session key, the traces (model.TracePut.packed), project, session id.
+--          KEYS is only for routing and may be empty.
 -- ARGV[2..]  the entries of all traces.  They stand apart because making a string costs Lua a walk over its bytes.
--- RETURNS  MessagePack list, per item its error text or {transition, deadline_ms} where all traces were applied, else
---          {transition, deadline_ms, outcomes, versions}.  transition: 0 none, 1 opened, 2 reopened.
---          outcome: 0 applied, 1 same, 2 stale, 3 folded.
+-- RETURNS  MessagePack list, for some items {index, error text}, {index, transition, deadline_ms} where all traces were
+--          applied, or {index, transition, deadline_ms, outcomes, versions}.  Nothing is said of an item whose traces
+--          were all applied to a session that was open, and is due idle_timeout_ms after the latest change put.
+--          transition: 0 none, 1 opened, 2 reopened.  outcome: 0 applied, 1 same, 2 stale, 3 folded.
 --
--- Private fields of the session hash, first in it because a listpack is searched from its head, and as a rule of at
--- most the 64 bytes that one takes; JSON text, since clients that decode what they read must be able to read the hash
--- whole (session_claim.lua and session_settle.lua read them too):
+-- Private fields of the session hash, as a rule of at most the 64 bytes that one takes in a listpack; JSON text, since
+-- clients that decode what they read must be able to read the hash whole (session_claim.lua and session_settle.lua read
+-- them too).  Fields that are read or written often come first: a listpack is searched from its head.
 --   _s  [status (0 open, 1 closing, 2 closed), revision, opened_ms, since_ms (of this opening), last_activity_ms,
---       entries in :traces, traces folded, close reason (0 none, 1 idle, 2 max_duration)]
---   _b  [started_us, ended_us]
---   _c  [0, model.Counts 1 to 12]    _d  [model.Counts 13 to 23]    the sums
+--       entries in :traces, traces folded, close reason (0 none, 1 idle, 2 max_duration), started_us, ended_us]; since,
+--       last activity, start and end are distances from opened, the last two in microseconds and false where unknown
 --   _u  start_us in 16 digits and span id of the first use of user_id; missing without a user
 --   _f  [started_us, ended_us, uses, services] of the folded traces, times as text; missing while none is folded
+-- The sums are the public fields; those of model.Counts that are none have a name that begins with _ and are missing
+-- until there is something to count.
 --
 -- Idempotent: a version that :traces holds already, or an older one, changes nothing; all written values are absolute.
 -- Every key is read before the first is written, so that an item whose slot is moving fails whole.
@@ -34,23 +33,30 @@ local floor, max, min = math.floor, math.max, math.min
 local APPLIED, SAME, STALE, IS_FOLDED = 0, 1, 2, 3
 local NONE, OPENED_NOW, REOPENED = 0, 1, 2
 local OPEN, CLOSED = 0, 2
--- Positions in _s, and behind them those of _b.
+-- Positions in _s.
 local STATUS, OPENED, SINCE, LAST, ENTRIES, FOLDED, REASON, STARTED, ENDED = 1, 3, 4, 5, 6, 7, 8, 9, 10
-local STATE_TEXT = '[%d,%d,%d,%d,%d,%d,%d,%d]'
--- Positions in model.Counts, one further since unpack_limit puts its offset first; the first 14 are fields of their own
--- under these names.
+-- Positions in what describes a trace (model.TracePut.packed), one further since unpack_limit puts its offset first.
+local ID, VERSION, CHANGED, FIRST, T_STARTED, T_ENDED, USE, MODELS = 2, 3, 4, 5, 6, 7, 8, 9
+-- Positions in model.Counts, one further likewise, and the fields that hold the sums; the cost has fields of its own.
 local TRACES, PROMPT, COMPLETION, REPORTED, PRICED, TRUNCATED, USD, NANO = 2, 7, 8, 16, 17, 22, 23, 24
 local COUNTS = 23
-local UPPER = 12
-local UPPER_TEXT = '[0' .. string.rep(',%d', UPPER) .. ']'
-local LOWER_TEXT = '[%d' .. string.rep(',%d', COUNTS - UPPER - 1) .. ']'
 local NAMES = {
   false, 'trace_count', 'span_count', 'llm_span_count', 'error_count', 'error_trace_count', 'prompt_tokens',
   'completion_tokens', 'cache_read_tokens', 'cache_write_tokens', 'reasoning_tokens', 'embedding_tokens',
-  'llm_span_prompt_tokens', 'llm_span_completion_tokens', 'unpriced_calls',
+  'llm_span_prompt_tokens', 'llm_span_completion_tokens', 'unpriced_calls', '_reported_costs', '_priced_costs',
+  '_conflicting_claim_traces', '_wrapper_usage_traces', '_nested_llm_traces', '_missing_root_traces',
+  '_truncated_traces', false, 'cost_nano_usd',
 }
--- Suffixes of the fields of :models, in the order of a model's figures; the cost is made of the 5th and the 6th.
-local MODEL_FIELDS = {':calls', ':prompt_tokens', ':completion_tokens', ':embedding_tokens', ':cost_nano_usd'}
+local SHOWN = 15  -- the sums up to here are public
+-- What is read beside a sum that moves: the other one of those that a field is made of.
+local PARTNER = {[PROMPT] = COMPLETION, [COMPLETION] = PROMPT, [REPORTED] = PRICED, [PRICED] = REPORTED}
+-- Suffixes of the fields of :models, in the order of a model's figures; the cost is made of the 5th and the 6th.  The
+-- last two are missing while they are 0, and are read and written only where they move.
+local MODEL_FIELDS = {
+  ':calls', ':prompt_tokens', ':completion_tokens', ':embedding_tokens', ':cost_nano_usd', ':reported_costs',
+  ':priced_costs',
+}
+local ALWAYS_READ = 5
 -- Positions in the private part of an entry (model.TracePut), whose times are distances from P_STARTED and whose counts
 -- below zero are as many zeros; and the marker behind it: a quote within JSON text is never bare.
 local P_STARTED, P_CHANGED, P_ENDED, P_COUNTS, P_USERS, P_SERVICES, P_MODELS = 3, 4, 5, 6, 7, 8, 9
@@ -67,10 +73,30 @@ retention_ms = format('%d', retention_ms)
 
 -- The item at work: its keys, and what its traces change.
 local session_key, traces_key, models_key
-local moved, moved_models, rows, changed, exact, least_ms
+local moved, rows, changed, replaced, exact, least_ms
 local entries_before = 1  -- how many of ARGV stand before the item's own entries
 
+-- Tables that every item fills anew: growing one costs more than what is put in.
+local moved_models, model_fields, model_args, sets, wanted, asked = {}, {}, {}, {}, {}, {}
+-- The sums as they are stored, texts until something is added; nil until they are asked for, false where missing.
+local sums = {
+  false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false,
+  false, false, false, false, false, false, false,
+}
+
 -- Numbers -----------------------------------------------------------------------------------------------------------
+
+-- A whole number as text.  Formatting is the dearest thing here, and small numbers are many.
+local texts = {}
+
+local function text_of(number)
+  local text = texts[number]
+  if not text then
+    text = format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
 
 -- Nano-dollars of (dollars, rest); together they may pass 2^53, so they meet as text.
 local function nano_text(usd, nano)
@@ -287,94 +313,212 @@ end
 
 -- Models ------------------------------------------------------------------------------------------------------------
 
-local function add_model(name, sign, calls, prompt, completion, embedding, usd, nano)
-  local sums = moved_models[name]
-  if not sums then
-    moved_models[name] = {sign * calls, sign * prompt, sign * completion, sign * embedding, sign * usd, sign * nano}
+local function add_model(name, sign, calls, prompt, completion, embedding, usd, nano, reported, priced)
+  reported, priced = sign * (reported or 0), sign * (priced or 0)
+  local by = moved_models[name]
+  if not by then
+    moved_models[name] = {
+      sign * calls, sign * prompt, sign * completion, sign * embedding, sign * usd, sign * nano, reported, priced,
+    }
     return
   end
-  sums[1], sums[2], sums[3] = sums[1] + sign * calls, sums[2] + sign * prompt, sums[3] + sign * completion
-  sums[4], sums[5], sums[6] = sums[4] + sign * embedding, sums[5] + sign * usd, sums[6] + sign * nano
+  by[1], by[2], by[3] = by[1] + sign * calls, by[2] + sign * prompt, by[3] + sign * completion
+  by[4], by[5], by[6] = by[4] + sign * embedding, by[5] + sign * usd, by[6] + sign * nano
+  by[7], by[8] = by[7] + reported, by[8] + priced
 end
 
--- Gives `sets` and `deletes` what moves one model's figures.  `fields` are the names of all models' fields and `stored`
--- their values; this model's stand behind `at`.
-local function plan_model(sets, deletes, by, fields, stored, at)
-  local a, b, c, d, usd, nano = by[1], by[2], by[3], by[4], by[5], by[6]
-  local known = stored[at + 1]
-  if known then
-    a, b, c, d = a + known, b + stored[at + 2], c + stored[at + 3], d + stored[at + 4]
-    local stored_usd, stored_nano = nano_parts(stored[at + 5])
-    usd, nano = usd + stored_usd, nano + stored_nano
+-- Calls a command with as many of `size` arguments as it takes, in slices: Lua unpacks some 8,000 values at most.
+local function call_with(command, key, arguments, size)
+  if size <= SLICE then
+    return size > 0 and call(command, key, unpack(arguments, 1, size)) or {}
   end
-  local carry = floor(nano / BILLION)
-  usd, nano = usd + carry, nano - carry * BILLION
-  if a == 0 and b == 0 and c == 0 and d == 0 and usd == 0 and nano == 0 then
-    if known then
-      for index = at + 1, at + #MODEL_FIELDS do
-        deletes[#deletes + 1] = fields[index]
+  local replies = {}
+  for from = 1, size, SLICE do
+    local part = call(command, key, unpack(arguments, from, min(from + SLICE - 1, size)))
+    if type(part) == 'table' then
+      for index = 1, #part do
+        replies[from + index - 1] = part[index]
       end
     end
+  end
+  return replies
+end
+
+-- The names of one model's fields.
+local function fields_of(name)
+  local fields = model_fields[name]
+  if not fields then
+    fields = {}
+    for index = 1, #MODEL_FIELDS do
+      fields[index] = name .. MODEL_FIELDS[index]
+    end
+    model_fields[name] = fields
+  end
+  return fields
+end
+
+-- What :models holds of the models that move: read by one command and before anything is written.
+local function read_models()
+  local size = 0
+  for name, by in pairs(moved_models) do
+    local fields = fields_of(name)
+    for index = 1, ALWAYS_READ do
+      model_args[size + index] = fields[index]
+    end
+    size = size + ALWAYS_READ
+    for index = ALWAYS_READ + 1, #MODEL_FIELDS do
+      if by[index + 1] ~= 0 then
+        size = size + 1
+        model_args[size] = fields[index]
+      end
+    end
+  end
+  return call_with('HMGET', models_key, model_args, size)
+end
+
+local function write_models(stored)
+  local changes, deletes, at, size = model_args, {}, 0, 0
+  for name, by in pairs(moved_models) do  -- in the order in which they were read: nothing was added since
+    local fields, a, b, c, d, usd, nano = fields_of(name), by[1], by[2], by[3], by[4], by[5], by[6]
+    local known, more = stored[at + 1], ALWAYS_READ  -- how many were read of this one
+    if known then
+      a, b, c, d = a + known, b + stored[at + 2], c + stored[at + 3], d + stored[at + 4]
+      local stored_usd, stored_nano = nano_parts(stored[at + 5])
+      usd, nano = usd + stored_usd, nano + stored_nano
+    end
+    local carry = floor(nano / BILLION)
+    usd, nano = usd + carry, nano - carry * BILLION
+    if a ~= 0 or b ~= 0 or c ~= 0 or d ~= 0 or usd ~= 0 or nano ~= 0 then
+      changes[size + 1], changes[size + 2], changes[size + 3], changes[size + 4], changes[size + 5], changes[size + 6],
+        changes[size + 7], changes[size + 8] = fields[1], text_of(a), fields[2], text_of(b), fields[3], text_of(c),
+        fields[5], nano_text(usd, nano)
+      size = size + 8
+      if not known or by[4] ~= 0 then
+        changes[size + 1], changes[size + 2] = fields[4], text_of(d)
+        size = size + 2
+      end
+      for index = ALWAYS_READ + 1, #MODEL_FIELDS do
+        if by[index + 1] ~= 0 then
+          more = more + 1
+          local sum = by[index + 1] + (stored[at + more] or 0)
+          if sum ~= 0 then
+            changes[size + 1], changes[size + 2] = fields[index], text_of(sum)
+            size = size + 2
+          else
+            deletes[#deletes + 1] = fields[index]
+          end
+        end
+      end
+    else
+      more = more + (by[7] ~= 0 and 1 or 0) + (by[8] ~= 0 and 1 or 0)
+      if known then
+        for index = 1, #MODEL_FIELDS do
+          deletes[#deletes + 1] = fields[index]
+        end
+      end
+    end
+    at = at + more
+  end
+  call_with('HSET', models_key, changes, size)
+  call_with('HDEL', models_key, deletes, #deletes)
+end
+
+-- Sums --------------------------------------------------------------------------------------------------------------
+
+-- Has a sum read, and its partner with it; those that have been read are in `sums`.
+local function want(position, count)
+  if position == USD then
+    position = NANO
+  end
+  while position and sums[position] == nil do
+    sums[position] = false
+    count = count + 1
+    asked[count], wanted[count] = position, NAMES[position]
+    position = PARTNER[position]
+  end
+  return count
+end
+
+-- Reads the sums of which `counts` has something and which have not been read, behind `count` fields in `wanted`.
+local function read_sums(counts, count)
+  local before = count
+  for position = TRACES, NANO do
+    if counts[position] ~= 0 then
+      count = want(position, count)
+    end
+  end
+  if count == 0 then
     return
   end
-  local size = #sets
-  sets[size + 1], sets[size + 2] = fields[at + 1], format('%d', a)
-  sets[size + 3], sets[size + 4] = fields[at + 2], format('%d', b)
-  sets[size + 5], sets[size + 6] = fields[at + 3], format('%d', c)
-  sets[size + 7], sets[size + 8] = fields[at + 5], nano_text(usd, nano)
-  if not known or by[4] ~= 0 then
-    sets[size + 9], sets[size + 10] = fields[at + 4], format('%d', d)
+  local stored = call('HMGET', session_key, unpack(wanted, 1, count))
+  for index = before + 1, count do
+    sums[asked[index]] = stored[index]
   end
+  return stored
+end
+
+-- Appends the fields of the sums that moved, of all in a new session, behind the first `size` in `sets`.
+local function plan_sums(size, new)
+  local sums, sets, moved = sums, sets, moved  -- luacheck: ignore 431 (an upvalue takes one step more each time)
+  for position = TRACES, TRUNCATED do
+    local by = moved[position]
+    if by ~= 0 or new and position <= SHOWN then
+      local sum = by + (sums[position] or 0)
+      sets[size + 1], sets[size + 2], sums[position] = NAMES[position], text_of(sum), sum
+      size = size + 2
+    end
+  end
+  if new or moved[PROMPT] ~= 0 or moved[COMPLETION] ~= 0 then
+    sets[size + 1], sets[size + 2] = 'total_tokens', text_of((sums[PROMPT] or 0) + (sums[COMPLETION] or 0))
+    size = size + 2
+  end
+  if new or moved[USD] ~= 0 or moved[NANO] ~= 0 then
+    local usd, nano = nano_parts(sums[NANO] or '0')
+    usd, nano = usd + moved[USD], nano + moved[NANO]
+    local carry = floor(nano / BILLION)
+    usd, nano = usd + carry, nano - carry * BILLION
+    sets[size + 1], sets[size + 2] = 'cost_nano_usd', nano_text(usd, nano)
+    sets[size + 3], sets[size + 4] = 'cost_usd', format('%d.%09d', usd, nano)
+    size = size + 4
+  end
+  if new or moved[REPORTED] ~= 0 or moved[PRICED] ~= 0 then
+    local reported, priced = tonumber(sums[REPORTED] or 0), tonumber(sums[PRICED] or 0)
+    local has_reported, has_priced = reported > 0, priced > 0
+    if new or has_reported ~= (reported > moved[REPORTED]) or has_priced ~= (priced > moved[PRICED]) then
+      sets[size + 1] = 'cost_source'
+      sets[size + 2] = has_reported and has_priced and 'mixed' or has_reported and 'reported' or has_priced and 'priced'
+        or 'none'
+      size = size + 2
+    end
+  end
+  return size
 end
 
 -- The session -------------------------------------------------------------------------------------------------------
 
--- Takes one trace in: its version against the one shown, and what it moves.  Returns the offset behind it.
-local function take(at, entry_of, index, state, bounds, outcomes, versions)
-  local id, version, changed_ms, first, started, ended, user, model_count
-  at, id, version, changed_ms, first, started, ended, user, model_count = unpack_limit(argument, 8, at)
-  local counts = {unpack_limit(argument, COUNTS, at)}
+-- Reads a trace of the item: its values and its counts by the positions above.
+local function read_trace(at)
+  local trace = {unpack_limit(argument, 8, at)}
+  local counts = {unpack_limit(argument, COUNTS, trace[1])}
   at = counts[1]
-  local models_at = at
-  for _ = 1, model_count do
-    at = unpack_limit(argument, 7, at)
+  trace[1] = at  -- where its models begin
+  for _ = 1, trace[MODELS] do
+    at = unpack_limit(argument, 9, at)
   end
-  local shown = entry_of[id]
-  if shown == nil then
-    shown = entry_of[index]
-  end
-  local shown_version = shown and version_of(shown) or 0
-  versions[index] = shown_version
-  if shown and shown_version >= version then
-    outcomes[index] = shown_version == version and SAME or STALE
-    return at
-  elseif not shown and state[FOLDED] > 0 and not first and counts[TRACES] > 0 then
-    outcomes[index] = IS_FOLDED
-    return at
-  end
-  outcomes[index], versions[index] = APPLIED, version
-  local old = shown and private_part(shown)
-  if not shown then
-    state[ENTRIES] = state[ENTRIES] + 1
-  end
-  local entry = ARGV[entries_before + index]
-  entry_of[id] = entry
-  rows[#rows + 1], rows[#rows + 2] = id, entry
-  if counts[TRACES] == 0 and not (old and old[P_COUNTS][1] > 0) then
-    return at
-  end
-  least_ms = changed and min(least_ms, changed_ms) or changed_ms
-  changed = true
-  if changed_ms > state[LAST] then
-    state[LAST] = changed_ms
-  end
-  for _ = 1, model_count do
-    local name, a, b, c, d, usd, nano
-    models_at, name, a, b, c, d, usd, nano = unpack_limit(argument, 7, models_at)
-    add_model(name, 1, a, b, c, d, usd, nano)
+  return at, trace, counts
+end
+
+-- What the new version of a trace moves, `old` being the private part of the one shown.
+local function move(trace, counts, old)
+  local at = trace[1]
+  for _ = 1, trace[MODELS] do
+    local name, a, b, c, d, usd, nano, reported, priced
+    at, name, a, b, c, d, usd, nano, reported, priced = unpack_limit(argument, 9, at)
+    add_model(name, 1, a, b, c, d, usd, nano, reported, priced)
   end
   if old then
-    local position = 2
+    replaced = true
+    local position = TRACES
     for _, count in ipairs(old[P_COUNTS]) do
       if count < 0 then
         position = position - count
@@ -386,6 +530,38 @@ local function take(at, entry_of, index, state, bounds, outcomes, versions)
     for name, figures in pairs(old[P_MODELS]) do
       add_model(name, -1, unpack(figures))
     end
+  end
+  if not moved then
+    moved = counts
+    return
+  end
+  for position = TRACES, NANO do
+    moved[position] = moved[position] + counts[position]
+  end
+end
+
+-- Takes one trace in: its version against the one shown, and what it moves.
+local function take(trace, counts, shown, state, bounds)
+  local shown_version = shown and version_of(shown) or 0
+  if shown and shown_version >= trace[VERSION] then
+    return shown_version == trace[VERSION] and SAME or STALE, shown_version
+  elseif not shown and state[FOLDED] > 0 and trace[FIRST] == 0 and counts[TRACES] > 0 then
+    return IS_FOLDED, shown_version
+  end
+  local old = shown and private_part(shown)
+  if not shown then
+    state[ENTRIES] = state[ENTRIES] + 1
+  end
+  if counts[TRACES] == 0 and not (old and old[P_COUNTS][1] > 0) then
+    return APPLIED, trace[VERSION]
+  end
+  least_ms = changed and min(least_ms, trace[CHANGED]) or trace[CHANGED]
+  changed = true
+  if trace[CHANGED] > state[LAST] then
+    state[LAST] = trace[CHANGED]
+  end
+  local started, ended, user = trace[T_STARTED], trace[T_ENDED], trace[USE]
+  if old then
     local was = use_text(old[P_USERS][1])
     if (old[P_STARTED] > 0 and old[P_STARTED] == bounds[1] and (started == 0 or started > bounds[1]))
       or (old[P_ENDED] > 0 and old[P_ENDED] == bounds[2] and ended < bounds[2])
@@ -393,13 +569,7 @@ local function take(at, entry_of, index, state, bounds, outcomes, versions)
       exact = false
     end
   end
-  if moved then
-    for position = 2, COUNTS + 1 do
-      moved[position] = moved[position] + counts[position]
-    end
-  else
-    moved = counts
-  end
+  move(trace, counts, old)
   if started > 0 and (bounds[1] == 0 or started < bounds[1]) then
     bounds[1] = started
   end
@@ -409,41 +579,13 @@ local function take(at, entry_of, index, state, bounds, outcomes, versions)
   if user ~= '' and (not bounds[3] or used_before(user, bounds[3])) then
     bounds[3] = user
   end
-  return at
+  return APPLIED, trace[VERSION]
 end
 
--- Appends the public fields of the sums that moved (of all in a new session) behind those that `sets` has.
-local function plan_sums(sets, sums, new)
-  local size = #sets
-  for position = 2, 15 do
-    if moved[position] ~= 0 or new then
-      sets[size + 1], sets[size + 2] = NAMES[position], format('%d', sums[position])
-      size = size + 2
-    end
-  end
-  if new or moved[PROMPT] ~= 0 or moved[COMPLETION] ~= 0 then
-    sets[size + 1], sets[size + 2] = 'total_tokens', format('%d', sums[PROMPT] + sums[COMPLETION])
-    size = size + 2
-  end
-  if new or moved[USD] ~= 0 or moved[NANO] ~= 0 then
-    local usd, nano = sums[USD], sums[NANO]
-    sets[size + 1], sets[size + 2] = 'cost_nano_usd', nano_text(usd, nano)
-    sets[size + 3], sets[size + 4] = 'cost_usd', format('%d.%09d', usd, nano)
-    size = size + 4
-  end
-  if new or moved[REPORTED] ~= 0 or moved[PRICED] ~= 0 then
-    local reported, priced = sums[REPORTED] > 0, sums[PRICED] > 0
-    local was_reported, was_priced = sums[REPORTED] > moved[REPORTED], sums[PRICED] > moved[PRICED]
-    if new or reported ~= was_reported or priced ~= was_priced then
-      sets[size + 1] = 'cost_source'
-      sets[size + 2] = reported and priced and 'mixed' or reported and 'reported' or priced and 'priced' or 'none'
-    end
-  end
-end
-
--- Appends the fields of the bounds that differ from what `state` has; what has become unknown goes to `deletes`.
-local function plan_bounds(sets, deletes, state, bounds, was_user)
-  local user, size = bounds[3], #sets
+-- Puts the fields of the bounds that differ from what `state` has behind the first `size` in `sets`; what has become
+-- unknown goes to `deletes`.
+local function plan_bounds(size, deletes, state, bounds, was_user)
+  local user = bounds[3]
   if user ~= was_user then
     if user then
       sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = '_u', sub(user, 1, 32), 'user_id', sub(user, 33)
@@ -455,11 +597,9 @@ local function plan_bounds(sets, deletes, state, bounds, was_user)
   local started, ended = bounds[1], bounds[2]
   local was_started, was_ended = state[STARTED], state[ENDED]
   if started == was_started and ended == was_ended then
-    return
+    return size
   end
   state[STARTED], state[ENDED] = started, ended
-  sets[size + 1], sets[size + 2] = '_b', format('[%d,%d]', started, ended)
-  size = size + 2
   if started == 0 then
     deletes[#deletes + 1] = 'started_at'
   elseif started ~= was_started then
@@ -476,16 +616,30 @@ local function plan_bounds(sets, deletes, state, bounds, was_user)
     deletes[#deletes + 1] = 'duration_ms'
   else
     sets[size + 1], sets[size + 2] = 'duration_ms', duration_text(ended - started)
+    size = size + 2
   end
+  return size
+end
+
+local function bound_text(us, opened_ms)
+  return us > 0 and format('%d', us - opened_ms * 1000) or 'false'
 end
 
 local function state_text(state)
-  return format(STATE_TEXT, unpack(state, 1, REASON))
+  local opened_ms = state[OPENED]
+  return format('[%d,%d,%d,%d,%d,%d,%d,%d,%s,%s]', state[STATUS], state[2], opened_ms, state[SINCE] - opened_ms,
+    state[LAST] - opened_ms, state[ENTRIES], state[FOLDED], state[REASON], bound_text(state[STARTED], opened_ms),
+    bound_text(state[ENDED], opened_ms))
 end
 
--- The first use of the user shown, as `used_before` compares it; nil without a user.
-local function first_use(stored)
-  return stored[5] and stored[5] .. stored[6] or nil
+local function state_of(text)
+  local state = decode(text)
+  assert(state[ENDED] ~= nil, 'a session that another version has written')
+  local opened_ms, started, ended = state[OPENED], state[STARTED], state[ENDED]
+  state[SINCE], state[LAST] = state[SINCE] + opened_ms, state[LAST] + opened_ms
+  state[STARTED] = started and started + opened_ms * 1000 or 0
+  state[ENDED] = ended and ended + opened_ms * 1000 or 0
+  return state
 end
 
 -- A session that has no hash may have left tombstones, which stay; anything else belongs to one that was evicted.
@@ -504,7 +658,7 @@ end
 
 -- Tombstones of traces that the session did not show: they are kept as long as its keys, and change nothing else.
 local function write_tombstones(state, new)
-  call('HSET', traces_key, unpack(rows))
+  call_with('HSET', traces_key, rows, #rows)
   if new then
     call('PEXPIRE', traces_key, retention_ms)
     return
@@ -532,96 +686,37 @@ local function enter(state, new)
   return REOPENED
 end
 
--- All models' figures are read by one command and before anything is written; a new session has none.
--- Calls a command with as many arguments as it takes, in slices: Lua unpacks some 8,000 values at most.
-local function call_with(command, key, arguments)
-  local replies = {}
-  for from = 1, #arguments, SLICE do
-    local part = call(command, key, unpack(arguments, from, min(from + SLICE - 1, #arguments)))
-    if type(part) == 'table' then
-      for index = 1, #part do
-        replies[from + index - 1] = part[index]
-      end
-    end
-  end
-  return replies
-end
-
-local function write_models(new)
-  local fields, moves, sets, deletes = {}, {}, {}, {}
-  for name, by in pairs(moved_models) do
-    moves[#moves + 1] = by
-    local size = #fields
-    for index = 1, #MODEL_FIELDS do
-      fields[size + index] = name .. MODEL_FIELDS[index]
-    end
-  end
-  local stored = {}
-  if not new and #fields > 0 then
-    stored = call_with('HMGET', models_key, fields)
-  end
-  for index, by in ipairs(moves) do
-    plan_model(sets, deletes, by, fields, stored, (index - 1) * #MODEL_FIELDS)
-  end
-  call_with('HSET', models_key, sets)
-  call_with('HDEL', models_key, deletes)
-end
-
--- The sums after what the traces moved, and the two fields that keep them.
-local function add_sums(stored)
-  local sums = moved
-  if stored then
-    sums = decode(stored[3])
-    local lower = decode(stored[4])
-    for position = 1, COUNTS - UPPER do
-      sums[UPPER + 1 + position] = lower[position]
-    end
-    for position = 2, COUNTS + 1 do
-      local by = moved[position]
-      if by ~= 0 then
-        sums[position] = sums[position] + by
-      end
-    end
-  end
-  local carry = floor(sums[NANO] / BILLION)
-  if carry ~= 0 then
-    sums[USD], sums[NANO] = sums[USD] + carry, sums[NANO] - carry * BILLION
-  end
-  return sums, format(UPPER_TEXT, unpack(sums, 2, UPPER + 1)), format(LOWER_TEXT, unpack(sums, UPPER + 2, COUNTS + 1))
-end
-
 -- Writes everything that a put changed; returns the transition.
-local function write(names, state, stored, bounds, last_ms, leftovers)
-  local new, was_folded = not stored, state[FOLDED] > 0
-  if new then
-    state[STARTED], state[ENDED] = 0, 0
+local function write(names_at, state, bounds, last_ms, was_user, new, leftovers)
+  local was_folded, models = state[FOLDED], {}
+  if not new then
+    models = read_models()
+    if replaced then
+      read_sums(moved, 0)  -- those of which only the old versions had something
+    end
   end
-  write_models(new)
   local transition = enter(state, new)
-  call('HSET', traces_key, unpack(rows))
+  call_with('HSET', traces_key, rows, #rows)
   if leftovers then
     call('PERSIST', traces_key)
   end
+  write_models(models)
   if not exact then
     bounds[1], bounds[2], bounds[3] = bounds_of_all()
   end
   if state[ENTRIES] > max_session_traces then
     fold(state)
   end
-  local sums, upper, lower = add_sums(stored)
-  local sets, deletes = {'_s', false, '_c', upper, '_d', lower}, {}
-  if new then
-    sets[7], sets[8] = '_b', '[0,0]'
-  end
-  plan_bounds(sets, deletes, state, bounds, stored and first_use(stored))
-  sets[2] = state_text(state)
+  local deletes = {}
+  local size = plan_bounds(2, deletes, state, bounds, was_user)
+  sets[1], sets[2] = '_s', state_text(state)
   if new or state[LAST] ~= last_ms then
-    sets[#sets + 1], sets[#sets + 2] = 'last_activity_ms', format('%d', state[LAST])
+    sets[size + 1], sets[size + 2] = 'last_activity_ms', format('%d', state[LAST])
+    size = size + 2
   end
-  plan_sums(sets, sums, new)
-  local size = #sets
-  local truncated = state[FOLDED] > 0 or sums[TRUNCATED] > 0
-  if new or truncated ~= (was_folded or sums[TRUNCATED] > moved[TRUNCATED]) then
+  size = plan_sums(size, new)
+  if new or moved[TRUNCATED] ~= 0 or state[FOLDED] ~= was_folded then
+    local truncated = state[FOLDED] > 0 or tonumber(sums[TRUNCATED] or 0) > 0
     sets[size + 1], sets[size + 2] = 'truncated', truncated and '1' or '0'
     size = size + 2
   end
@@ -631,77 +726,114 @@ local function write(names, state, stored, bounds, last_ms, leftovers)
   end
   if new then
     -- What never changes goes last: the others are found sooner.
-    local _, project, session_id = unpack_limit(names, 2, 0)
+    local _, project, session_id = unpack_limit(argument, 2, names_at)
     sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = 'project', project, 'session_id', session_id
     sets[size + 5], sets[size + 6] = 'revision', '0'
     sets[size + 7], sets[size + 8] = 'opened_at', time_text(state[OPENED] * 1000)
+    size = size + 8
   end
-  call('HSET', session_key, unpack(sets))
+  call('HSET', session_key, unpack(sets, 1, size))
   if #deletes > 0 and not new then
     call('HDEL', session_key, unpack(deletes))
   end
   return transition
 end
 
--- What :traces holds of the item's traces, by index; `take` adds what it applies by id.
-local function read_entries(at, count)
-  if count == 0 then
-    return {}
-  elseif count == 1 then
-    local _, id = unpack_limit(argument, 1, at)
-    return call('HMGET', traces_key, id)
+-- Reads what is stored of the session: nil, or its state and its first use of a user.  The sums that the item's traces
+-- have something of are read with it.
+local function read_session(counts_of)
+  wanted[1], wanted[2], wanted[3] = '_s', '_u', 'user_id'
+  local counts = counts_of[1]
+  if #counts_of > 1 then
+    counts = {}
+    for position = TRACES, NANO do
+      counts[position] = 0
+      for index = 1, #counts_of do
+        counts[position] = max(counts[position], counts_of[index][position])
+      end
+    end
   end
-  local ids = {}
-  for index = 1, count do
-    local id, model_count, _
-    at, id, _, _, _, _, _, _, model_count = unpack_limit(argument, 8, at)
-    at = unpack_limit(argument, COUNTS + 7 * model_count, at)
-    ids[index] = id
+  local stored = read_sums(counts or {}, 3)
+  if stored[1] then
+    return state_of(stored[1]), stored[2] and stored[2] .. stored[3] or nil
   end
-  return call('HMGET', traces_key, unpack(ids))
 end
 
+-- Returns nil where there is nothing to tell.
 local function put(at, trace_count)
-  local names
-  at, session_key, names = unpack_limit(argument, 2, at)
+  at, session_key = unpack_limit(argument, 1, at)
   traces_key, models_key = session_key .. ':traces', session_key .. ':models'
-  moved, moved_models, rows, changed, exact, least_ms = nil, {}, {}, false, true, nil
-  local stored = call('HMGET', session_key, '_s', '_b', '_c', '_d', '_u', 'user_id')
-  local state, leftovers
-  if stored[1] then
-    state = decode(stored[1])
-    local bounds = decode(stored[2])
-    state[STARTED], state[ENDED] = bounds[1], bounds[2]
-  else
+  moved, rows, changed, replaced, exact, least_ms = nil, {}, false, false, true, nil
+  for position = TRACES, NANO do
+    sums[position] = nil
+  end
+  for name in pairs(moved_models) do
+    moved_models[name] = nil
+  end
+  local traces, counts_of, ids = {}, {}, {}
+  for index = 1, trace_count do
+    local trace, counts
+    at, trace, counts = read_trace(at)
+    if index == 1 then  -- nearly always the only one
+      traces, counts_of, ids = {trace}, {counts}, {trace[ID]}
+    else
+      traces[index], counts_of[index], ids[index] = trace, counts, trace[ID]
+    end
+  end
+  local state, was_user = read_session(counts_of)
+  local new, leftovers, entries = not state, false, {}
+  if new then
     state = {OPEN, 0, 0, 0, 0, 0, 0, 0, 0, 0}
     leftovers = call('EXISTS', traces_key, models_key) > 0
     if leftovers then
       state[ENTRIES] = sweep()
     end
-    stored = nil
   end
-  local last_ms, bounds = state[LAST], {state[STARTED], state[ENDED], stored and first_use(stored)}
-  local entry_of, outcomes, versions = read_entries(at, trace_count), {}, {}
+  if trace_count > 0 and (not new or leftovers) then
+    entries = call('HMGET', traces_key, unpack(ids))
+  end
+  local last_ms, bounds = state[LAST], {state[STARTED], state[ENDED], was_user}
+  local entry_of, outcomes, versions, all_applied, latest_ms = nil, nil, nil, true, 0
   for index = 1, trace_count do
-    at = take(at, entry_of, index, state, bounds, outcomes, versions)
+    local id, trace = ids[index], traces[index]
+    local shown = entry_of and entry_of[id] or entries[index]
+    local outcome, version = take(trace, counts_of[index], shown, state, bounds)
+    if index == 1 then
+      outcomes, versions, entry_of = {outcome}, {version}, trace_count > 1 and {}
+    else
+      outcomes[index], versions[index] = outcome, version
+    end
+    if outcome == APPLIED then
+      local entry, size = ARGV[entries_before + index], #rows
+      if size == 0 then
+        rows = {id, entry}
+      else
+        rows[size + 1], rows[size + 2] = id, entry
+      end
+      if entry_of then
+        entry_of[id] = entry
+      end
+    else
+      all_applied = false
+    end
+    latest_ms = max(latest_ms, trace[CHANGED])
   end
 
   local transition = NONE
   if changed then
-    transition = write(names, state, stored, bounds, last_ms, leftovers)
+    transition = write(at, state, bounds, last_ms, was_user, new, leftovers)
   elseif #rows > 0 then
-    write_tombstones(state, not stored)
+    write_tombstones(state, new)
   end
   local deadline_ms = 0
-  if state[STATUS] ~= CLOSED and (stored or changed) then
+  if state[STATUS] ~= CLOSED and (not new or changed) then
     deadline_ms = min(state[LAST] + idle_timeout_ms, state[SINCE] + max_duration_ms)
   end
-  for index = 1, trace_count do
-    if outcomes[index] ~= APPLIED then
-      return {transition, deadline_ms, outcomes, versions}
-    end
+  if not all_applied then
+    return {transition, deadline_ms, outcomes, versions}
+  elseif transition ~= NONE or deadline_ms ~= latest_ms + idle_timeout_ms then
+    return {transition, deadline_ms}
   end
-  return {transition, deadline_ms}
 end
 
 local replies = {}
@@ -710,9 +842,12 @@ for index = 1, item_count do
   offset, length, trace_count = unpack_limit(argument, 2, offset)
   local done, reply = pcall(put, offset, trace_count)
   if not done then
-    reply = type(reply) == 'table' and reply.err or tostring(reply)
+    reply = {type(reply) == 'table' and reply.err or tostring(reply)}
   end
-  replies[index] = reply
+  if reply then
+    table.insert(reply, 1, index)
+    replies[#replies + 1] = reply
+  end
   offset, entries_before = offset + length, entries_before + trace_count
 end
 return cmsgpack.pack(replies)

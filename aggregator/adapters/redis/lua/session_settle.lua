@@ -10,12 +10,20 @@
 
 local call, unpack_all, pack = redis.call, cmsgpack.unpack, cmsgpack.pack
 local CLOSING, CLOSED = 1, 2
--- Positions in the private field _s.
+-- Positions in the private field _s (session_put.lua).
 local STATUS, REVISION = 1, 2
-local STATE_TEXT = '[%d,%d,%d,%d,%d,%d,%d,%d]'
 
 local request = unpack_all(ARGV[1])
 local retention_ms, items = string.format('%.0f', request[1]), request[2]
+
+-- Numbers by %d, since cjson would round the large ones.
+local function state_text(state)
+  local function bound(us)
+    return us and string.format('%d', us) or 'false'
+  end
+  return string.format('[%d,%d,%d,%d,%d,%d,%d,%d,%s,%s]', state[1], state[2], state[3], state[4], state[5], state[6],
+    state[7], state[8], bound(state[9]), bound(state[10]))
+end
 
 local function settle(item)
   local session_key, revision = item[1], item[4]
@@ -35,7 +43,7 @@ local function settle(item)
   -- Life first: should a slot be moving, a key that is elsewhere fails the item before anything is written.
   call('PEXPIRE', item[2], retention_ms)
   call('PEXPIRE', item[3], retention_ms)
-  call('HSET', session_key, '_s', string.format(STATE_TEXT, unpack(state)), 'status', 'closed')
+  call('HSET', session_key, '_s', state_text(state), 'status', 'closed')
   call('PEXPIRE', session_key, retention_ms)
   return 1
 end

@@ -1,46 +1,46 @@
 #!lua flags=allow-cross-slot-keys
 -- trace_store: compare-and-set of many trace states.
 --
--- ARGV[1]  MessagePack list of items {key, expected version, ttl_ms}, each text; "0" is expected where nothing is
+-- ARGV[1]  A series of MessagePack values: the number of items, then per item its length in bytes, the number of its
+--          long texts (1), and key, expected stamp, ttl_ms, each text; an empty stamp is expected where nothing is
 --          thought to be stored.  KEYS is only for routing and may be empty.
--- ARGV[2..]  per item "<version> <state>".  They stand apart because making a string costs Lua a walk over its bytes.
--- RETURNS  MessagePack list of what was not stored: {index, version, state} with what stands there instead ("0" and ""
---          for nothing), or {index, error}.  Indexes count from 1.  Empty when all were stored.
+-- ARGV[2..]  per item "<stamp> <state>".  They stand apart because making a string costs Lua a walk over its bytes.
+-- RETURNS  MessagePack list of what was not stored: {index, stamp, state} with what stands there instead (two empty
+--          texts for nothing), or {index, error}.  Indexes count from 1.  Empty when all were stored.
 --
--- A trace is a hash with the one field "s" holding "<version> <state>": one field costs half of two in memory and time.
--- Idempotent: an item that meets exactly its own version and state is stored already and only has its life renewed.
+-- A trace is a string "<stamp> <state>"; a stamp holds no blank, and equal ones stand for equal states.
+-- Idempotent: an item that meets exactly its own stamp and state is stored already and only has its life renewed.
 
-local HGET, HSET, PEXPIRE = 'HGET', 'HSET', 'PEXPIRE'
-local call, byte, find, sub = redis.call, string.byte, string.find, string.sub
-local BLANK = 32
+local GET, GETRANGE, PEXPIRE, PX, SET, ZERO = 'GET', 'GETRANGE', 'PEXPIRE', 'PX', 'SET', '0'
+local call, find, sub, unpack_limit = redis.call, string.find, string.sub, cmsgpack.unpack_limit
 
-local items = cmsgpack.unpack(ARGV[1])
+local argument = ARGV[1]
 local left = {}
 
-local function store(index, item)
-  local key, expected, value = item[1], item[2], ARGV[index + 1]
-  local stored = call(HGET, key, 's')
-  local matches
-  if stored then
-    matches = sub(stored, 1, #expected) == expected and byte(stored, #expected + 1) == BLANK
-  else
-    matches = expected == '0'
+local function store(index, key, expected, ttl_ms)
+  local value = ARGV[index + 1]
+  -- Only the head is read as a rule: of nothing, or of what another worker has stored, one byte says enough.
+  local awaited = expected == '' and '' or expected .. ' '
+  if call(GETRANGE, key, ZERO, expected == '' and ZERO or #expected) == awaited then
+    call(SET, key, value, PX, ttl_ms)
+    return
   end
-  if matches then
-    call(HSET, key, 's', value)
-    call(PEXPIRE, key, item[3])
-  elseif stored == value then
-    call(PEXPIRE, key, item[3])
+  local stored = call(GET, key)
+  if stored == value then
+    call(PEXPIRE, key, ttl_ms)
   elseif stored then
     local blank = find(stored, ' ', 1, true)
     left[#left + 1] = {index, sub(stored, 1, blank - 1), sub(stored, blank + 1)}
   else
-    left[#left + 1] = {index, '0', ''}
+    left[#left + 1] = {index, '', ''}
   end
 end
 
-for index = 1, #items do
-  local done, problem = pcall(store, index, items[index])
+local offset, count = unpack_limit(argument, 1, 0)
+for index = 1, count do
+  local _, key, expected, ttl_ms
+  offset, _, _, key, expected, ttl_ms = unpack_limit(argument, 5, offset)
+  local done, problem = pcall(store, index, key, expected, ttl_ms)
   if not done then
     left[#left + 1] = {index, type(problem) == 'table' and problem.err or tostring(problem)}
   end

@@ -1,0 +1,84 @@
+"""What is generated in the documents: code blocks of docs/instrument.md, and the README's coverage table.
+
+`make docs` writes them; a test fails where they are not what would be written.
+A code block under `<!-- producers/<file>#<region> -->` shows the lines of that producer between `docs: begin <region>`
+and the next `docs: end`, less the marks by which the stubs tell sessions apart.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.interop import results
+from tests.interop.catalogue import FOLDER, producers
+from tests.interop.results import Row
+
+ROOT: Final = Path(__file__).parents[2]
+INSTRUMENT: Final = ROOT / "docs" / "instrument.md"
+README: Final = ROOT / "README.md"
+
+_BLOCK: Final = re.compile(r"^(<!-- producers/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
+_REGION: Final = re.compile(r"^ *(?:#|//) docs: begin (\S+)\n(.*?)^ *(?:#|//) docs: end$", re.MULTILINE | re.DOTALL)
+_MARK: Final = re.compile(r" ?\[\[s-[a-z0-9-]+\]\]")
+_TABLE: Final = re.compile(r"(<!-- coverage: begin -->\n).*?(<!-- coverage: end -->)", re.DOTALL)
+_LANGUAGES: Final = {".py": "python", ".mjs": "js"}
+
+
+def regions(path: Path) -> dict[str, str]:
+    """The marked lines of a producer, by region, as documents show them."""
+    found = {}
+    for name, lines in _REGION.findall(path.read_text(encoding="utf-8")):
+        shown = "\n".join(line for line in lines.splitlines() if "docs: " not in line)
+        shown = re.sub(r"  # (?:noqa|type: ignore).*", "", _MARK.sub("", shown))
+        assert name not in found, f"{path.name} has two regions {name}"
+        found[name] = textwrap.dedent(shown).strip("\n")
+    return found
+
+
+def all_regions() -> set[str]:
+    """Every region that there is, as `<file>#<region>`."""
+    scripts = [path for path in sorted(FOLDER.iterdir()) if path.suffix in _LANGUAGES]
+    return {f"{path.name}#{name}" for path in scripts for name in regions(path)}
+
+
+def with_code(text: str) -> str:
+    """The text with its code blocks as they should be."""
+
+    def block(found: re.Match[str]) -> str:
+        path = FOLDER / found[2]
+        return f"{found[1]}\n```{_LANGUAGES[path.suffix]}\n{regions(path)[found[3]]}\n```\n"
+
+    return _BLOCK.sub(block, text)
+
+
+def with_table(text: str) -> str:
+    """The text with its coverage table as it should be."""
+    table = "\n".join(coverage(results.load()))
+    return _TABLE.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text)
+
+
+def coverage(rows: Sequence[Row]) -> list[str]:
+    """The coverage table in Markdown: what was measured, beside what producers' own files say."""
+    lines = ["| producer | tested with | session | user | tokens | cost | remarks |", "|---|---|---|---|---|---|---|"]
+    measured = {row.name: row for row in rows}
+    for producer in sorted(producers(), key=lambda one: one.title.casefold()):
+        if row := measured.get(producer.name):
+            tested = f"`{row.package}` {row.version}"
+            cells = [producer.title, tested, producer.session, producer.user, _tokens(row), row.cost, producer.remarks]
+            lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+    return lines
+
+
+def _tokens(row: Row) -> str:
+    if not row.ours:
+        return "none"
+    return "as billed, but see remarks" if row.reasons else "as billed"
+
+
+if __name__ == "__main__":
+    INSTRUMENT.write_text(with_code(INSTRUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")

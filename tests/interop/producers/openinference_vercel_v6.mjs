@@ -1,0 +1,2 @@
+/** The same application, its spans given OpenInference's names on their way out. */
+import './vercel_ai.mjs'
