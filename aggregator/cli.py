@@ -1,4 +1,4 @@
-"""The commands: run, check, healthcheck, demo, sessions.
+"""The commands: run, check, healthcheck, demo, sessions, web.
 
 Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 1 anything else.
 What a command alone needs is imported when it runs, so that production needs nothing of the demo's.
@@ -119,6 +119,19 @@ def _looking(work: Callable[[Settings], Awaitable[int]]) -> None:
         return await work(settings)
 
     _end(run_work())
+
+
+@app.command()
+def web() -> None:
+    """Serve the web view and the HTTP API until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logging(settings.log.level, settings.log.format)
+    try:
+        from aggregator.web.serve import serve
+    except ImportError as error:
+        typer.echo(f"The web view needs {error.name}: pip install 'session-aggregator[web]'", err=True)
+        raise typer.Exit(FAILED) from error
+    _end(serve(settings, lambda address: typer.echo(f"Sessions are shown at {address}")))
 
 
 app.add_typer(sessions_app(_looking), name="sessions")

@@ -141,6 +141,17 @@ class HttpSettings(_Group):
     port: Annotated[int, Field(ge=0, le=65_535)] = 9464
 
 
+class WebSettings(_Group):
+    """The web view: where it is served, to whom, and where a trace can be looked at in detail."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8321
+    tokens: SecretStr | None = None
+    user_header: Annotated[str, Field(pattern=r"[A-Za-z0-9-]{1,64}")] | None = None
+    trace_url: Annotated[str, Field(max_length=2000)] | None = None
+    requests_per_s: Annotated[float, Field(gt=0, le=100_000)] = 50.0
+
+
 class LogSettings(_Group):
     """What is logged and how it looks."""
 
@@ -160,6 +171,7 @@ class Settings(_Group):
     shutdown: ShutdownSettings = ShutdownSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    web: WebSettings = WebSettings()
 
 
 def variable(group: str, field: str) -> str:

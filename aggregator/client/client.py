@@ -12,7 +12,7 @@ from aggregator.adapters.redis.connections import SOCKET_TIMEOUT_S, connect
 from aggregator.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from aggregator.adapters.redis.listing import Between, RedisListing
 from aggregator.client.models import Changes, Page, Session, SessionDetail, Totals
-from aggregator.client.pages import Pages
+from aggregator.client.pages import Pages, projects_of
 from aggregator.client.query import Query
 from aggregator.client.totals import ProjectTotals
 from aggregator.client.walks import Walks
@@ -128,7 +128,7 @@ class Client:
         return await _twice(lambda: self._changes(query or Query(), position))
 
     async def _changes(self, query: Query, position: int | None) -> Changes:
-        projects = [query.project] if query.project is not None else await self._listing.projects()
+        projects = await projects_of(query, self._listing)
         sets = self._listing.sorted_sets(projects, IndexOrder.CHANGED)
         if position is None:
             newest = await self._listing.scored(sets, descending=True, most=1)

@@ -95,7 +95,7 @@ class Pages:
             size = len(merged) + _READ_AT_ONCE
 
     async def _plan(self, query: Query) -> _Plan:
-        projects = [query.project] if query.project is not None else await self._listing.projects()
+        projects = await projects_of(query, self._listing)
         listing, order = self._listing, query.sort.order
         sets = listing.sorted_sets(projects, order)
         between = Between(
@@ -158,6 +158,12 @@ class Pages:
         """These sessions; None where one is gone or has no traces."""
         hashes = await self._listing.hashes(refs)
         return [_session(ref, fields) for ref, fields in zip(refs, hashes, strict=True)]
+
+
+async def projects_of(query: Query, listing: RedisListing) -> list[str]:
+    """The projects that a query is about."""
+    known = [query.project] if query.project is not None else await listing.projects()
+    return [project for project in known if query.may_see(project)]
 
 
 def _session(ref: SessionRef, fields: dict[str, str] | None) -> Session | None:

@@ -60,12 +60,18 @@ class Query(BaseModel):
     search: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     sort: Sort = Sort.RECENT
     ascending: bool = False
+    among: tuple[str, ...] | None = None
+    """The projects that may be seen at all; None: any."""
+
+    def may_see(self, project: str) -> bool:
+        """Whether sessions of this project can be in the answer."""
+        return (self.project is None or project == self.project) and (self.among is None or project in self.among)
 
     def holds(self, session: Session) -> bool:
         """Whether a session is one of those that are asked for."""
         ended_at = session.ended_at or session.last_activity_at
         return (
-            (self.project is None or session.project == self.project)
+            self.may_see(session.project)
             and (self.user is None or session.user_id == self.user)
             and (self.status is None or (session.status == "closed") == (self.status is StatusFilter.CLOSED))
             and (self.since is None or ended_at >= _aware(self.since))
