@@ -66,9 +66,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        began_s = time.process_time()
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers["server-timing"] = f"cpu;dur={(time.process_time() - began_s) * 1000:.1f}"
                 for name, value in HEADERS.items():
                     headers[name] = value
                 if not scope["path"].startswith("/static/"):
