@@ -75,7 +75,7 @@ class Api:
         try:
             page = await self._client.list(wanted.query(viewer), cursor=wanted.cursor, limit=wanted.limit)
         except BadCursor as error:
-            raise Problem(400, f"cursor: {error}") from error
+            raise Problem(404, f"cursor: {error}") from error
         return _model(request, page)
 
     async def session(self, request: Request) -> Response:

@@ -29,7 +29,7 @@ HEADERS: Final = {
 _OPEN_PATHS: Final = ("/static/", "/login", "/healthz")
 _BURST_S: Final = 4.0  # so much of a second's share may be taken at once: a page asks for a handful of files
 _MOST_CLIENTS: Final = 10_000
-_LONGEST_PATH: Final = 16_384
+_LONGEST_PATH: Final = 40_000  # the longest values there may be, percent-encoded
 
 
 class Rates:

@@ -25,7 +25,7 @@ _PROBLEMS: Final = {
     400: "A parameter is wrong; the detail says which and why",
     401: "There was no token, or an unknown one",
     403: "The token may not see this project, or the server is asked by a name that is not its own",
-    404: "There is no such session",
+    404: "There is no such session, or no page behind this cursor",
     414: "The address is too long",
     429: "Too many requests",
     503: "Redis is away",
@@ -100,7 +100,7 @@ def document() -> dict[str, Any]:
         "paths": {
             "/api/v1/projects": _operation("The projects that have sessions", NoParameters, _json("Projects")),
             "/api/v1/totals": _operation("What the sessions of a project come to", ProjectParameters, _json("Totals")),
-            "/api/v1/sessions": _operation("A page of sessions", ListParameters, _json("Page")),
+            "/api/v1/sessions": _operation("A page of sessions", ListParameters, _json("Page"), more=(404,)),
             "/api/v1/session": _operation(
                 "One session with its traces", SessionParameters, _json("SessionDetail"), more=(404,)
             ),

@@ -64,7 +64,7 @@ class Pages:
     async def sessions(self, request: Request) -> Response:
         """The list, as the address says."""
         viewer = viewer_of(request)
-        wanted = read(ListParameters, request.query_params, viewer)
+        wanted = read(ListParameters, request.query_params, viewer, form=True)
         projects = [project for project in await self._client.projects() if viewer.may_see(project)]
         try:
             page = await self._client.list(wanted.query(viewer), cursor=wanted.cursor, limit=wanted.limit)
@@ -76,7 +76,7 @@ class Pages:
 
     async def session(self, request: Request) -> Response:
         """One session and its traces on a common time axis."""
-        wanted = read(SessionParameters, request.query_params, viewer_of(request))
+        wanted = read(SessionParameters, request.query_params, viewer_of(request), form=True)
         session = await self._client.get(wanted.project, wanted.id)
         if session is None:
             raise Problem(404, "There is no such session: it never was, or it closed longer ago than it is kept.")
@@ -85,13 +85,13 @@ class Pages:
 
     async def project(self, request: Request) -> Response:
         """A project's page; its totals, which take longer to read, are loaded by it."""
-        wanted = read(ProjectParameters, request.query_params, viewer_of(request))
+        wanted = read(ProjectParameters, request.query_params, viewer_of(request), form=True)
         return self._page("project.html", request, wanted=wanted, totals=None, dearest=(), charts={}, now=_now())
 
     async def totals(self, request: Request) -> Response:
         """The same page with its totals."""
         viewer = viewer_of(request)
-        wanted = read(ProjectParameters, request.query_params, viewer)
+        wanted = read(ProjectParameters, request.query_params, viewer, form=True)
         totals = await self._client.totals(wanted.project, since=wanted.since, until=wanted.until)
         listed = ListParameters(
             project=wanted.project, since=wanted.since, until=wanted.until, sort=Sort.COST, limit=10

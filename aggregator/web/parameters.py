@@ -17,10 +17,8 @@ _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzin
 
 
 def _in_utc(time: datetime) -> datetime:
-    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-    if not _EARLIEST <= aware <= _LATEST:
-        raise ValueError("must be from 1970 to 9998")
-    return aware
+    """Nothing ends earlier or later than these two, which can be told in any zone."""
+    return min(max(time if time.tzinfo else time.replace(tzinfo=UTC), _EARLIEST), _LATEST)
 
 
 def _text(value: str) -> str:
@@ -95,13 +93,16 @@ class NoParameters(_Parameters):
 P = TypeVar("P", bound=_Parameters)
 
 
-def read(kind: type[P], given: QueryParams, viewer: Viewer) -> P:
-    """The parameters of a request; raises `Problem` with what is wrong with them."""
+def read(kind: type[P], given: QueryParams, viewer: Viewer, *, form: bool = False) -> P:
+    """The parameters of a request; raises `Problem` with what is wrong with them.
+
+    A `form` also sends its fields that were left empty.
+    """
     values: dict[str, Any] = {}
     for name, value in given.multi_items():
         if name in values:
             raise Problem(400, f"{name}: is given twice; give it once")
-        if value != "":  # a form sends fields that were left empty
+        if value or not form:
             values[name] = value
     try:
         parameters = kind.model_validate(values)
