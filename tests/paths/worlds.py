@@ -14,13 +14,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from aggregator.adapters.redis.index import LOOK_EVERY_MS
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
 from aggregator.core.errors import StoreUnavailable
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition, SessionRef
+from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
-from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
+from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, RejectLog, get_logger
@@ -47,6 +49,7 @@ class Stores:
     sessions: SessionStore
     schedule: Schedule
     progress: Progress
+    index: SessionIndex
     lose: Callable[[], Awaitable[None]]
 
 
@@ -90,6 +93,13 @@ class Worker:
         source = faulty(self.source)
         progress = faulty(stores.progress)
         sessions, schedule = faulty(stores.sessions), faulty(stores.schedule)
+        self.indexing = Indexing(
+            index=faulty(stores.index),
+            limits=IndexLimits(batch_sessions=3, looks=4, caught_up=5, waiting=8),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+        )
         self.metrics = metrics
         self.faults = faults
         self.progress = PartitionProgress(
@@ -106,6 +116,7 @@ class Worker:
             traces=faulty(stores.traces),
             sessions=sessions,
             schedule=schedule,
+            indexing=self.indexing,
             dead_letters=faulty(FakeDeadLetters(world.log)),
             progress=self.progress,
             folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=FlatPricer()),
@@ -130,6 +141,7 @@ class Worker:
             schedule=schedule,
             progress=progress,
             sink=faulty(world.sink),
+            indexing=self.indexing,
             limits=CloseLimits(shards=SHARDS, batch_sessions=3),
             clock=clock,
             retrying=retrying,
@@ -155,6 +167,7 @@ class Worker:
                 for partition in self._assigned
             )
             idle = idle + 1 if caught_up and not busy else 0
+            await self.indexing.round()
             for _ in range(20):
                 await asyncio.sleep(0)
         self.ingest.stop()
@@ -208,6 +221,15 @@ async def finish(world: World, partitions: int) -> None:
     await live(world, everything)
     world.clock.time_ms += 10 * IDLE_MS
     await live(world, everything)
+
+
+async def look_at_all(world: World, partitions: int) -> None:
+    """Let the time pass in which each session in the indexes is looked at once more."""
+    worker = Worker(world, [Partition(TOPIC, number) for number in range(partitions)], {}, crash=False)
+    world.clock.time_ms += LOOK_EVERY_MS
+    worker.indexing.own(range(SHARDS))
+    for _ in range(30):
+        await worker.indexing.round()
 
 
 def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
