@@ -14,7 +14,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
-.PHONY: fresh-core interop interop-pins docs
+.PHONY: fresh-core faults interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
+# Where `make sbom` writes
+SBOM ?= dist/session-aggregator.cdx.json
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -52,6 +54,11 @@ interop-pins: install ## the newest versions of the producers, into tests/intero
 
 docs: install ## the code blocks of docs/instrument.md and the README's coverage table, written anew
 	@$(PY) -m tests.docs.generated
+
+# FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py
+faults: install fresh-core ## breaks everything on purpose: each fault alone, then mixed ones by seeded schedules
+	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py $(ARGS)
+	@$(PY) -m tests.faults
 
 check: lint types imports lua test ## all that CI looks at
 
@@ -106,6 +113,23 @@ schema: install ## write the summary's JSON Schema anew
 build: install ## sdist and wheel into dist/
 	@rm -rf dist
 	@$(PY) -m uv build --quiet --python $(PY) --out-dir dist
+
+sbom: install ## what the image is made of, as CycloneDX, from the lock
+	@mkdir -p "$(dir $(SBOM))"
+	@$(PY) -m uv export --quiet --frozen --no-dev --no-emit-project \
+	  | $(PY) -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" -
+
+deploy-tools: install ## Helm, kubeconform, an API server and schemas, built into .cache; ten minutes, once
+	@$(PY) -m tests.deploy.programs
+
+deploy-check: install deploy-tools ## image, chart, manifests, rules and dashboards, on the real programs
+	@$(PY) -m pytest tests/deploy $(ARGS)
+
+deploy-files: install ## write anew what follows from others in deploy/: schema, manifests, dashboards
+	@$(PY) -m deploy.generate "$$($(PY) -m tests.deploy.programs helm)"
+
+deploy-cluster: install deploy-tools ## only the chart on a real Kubernetes API server
+	@$(PY) -m pytest tests/deploy/test_cluster.py $(ARGS)
 
 clean: clean-compiled ## remove all that was made here
 	@rm -rf .venv dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage* *.egg-info

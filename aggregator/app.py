@@ -217,7 +217,8 @@ class _Worker:
 
     def _on_reset(self, reset: OffsetReset) -> None:
         """The log does not hold what was to be read: progress that points there is worth nothing."""
-        log_reset(reset)
+        if reset.recreated:  # else records are lost, which is reported where it is decided how many
+            log_reset(reset)
         self._partitions.restart(reset.partition)
 
     def _folder(self) -> Folder:

@@ -1,4 +1,4 @@
-"""The commands: run, check, demo.
+"""The commands: run, check, healthcheck, demo.
 
 Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 1 anything else.
 What a command alone needs is imported when it runs, so that production needs nothing of the demo's.
@@ -15,12 +15,17 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from aggregator.core.errors import AggregatorError, ConfigurationError
-from aggregator.settings import Settings, load_settings
+from aggregator.settings import Settings, load_settings, variable
 from aggregator.telemetry import configure_logging, core_flavour, package_version
 
 OK: Final = 0
 FAILED: Final = 1
 MISCONFIGURED: Final = 2
+
+# Who listens on all addresses is asked on the one that never leaves the machine.
+_ON_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+_HEALTH_TIMEOUT_S: Final = 3.0  # the answer takes a millisecond; a worker that needs longer is stuck
+_HEALTH_MOST_BYTES: Final = 10_000
 
 app = typer.Typer(
     add_completion=False,
@@ -63,6 +68,32 @@ def check() -> None:
     from aggregator.check import check as check_all
 
     _end(check_all(settings, typer.echo))
+
+
+@app.command()
+def healthcheck() -> None:
+    """Ask the worker beside this command whether it lives, as a container's health check does."""
+    settings = _settings()
+    if not settings.http.port:
+        typer.echo(
+            f"{variable('http', 'port')} is 0, so nobody knows the worker's port: set it to a fixed one", err=True
+        )
+        raise typer.Exit(MISCONFIGURED)
+    from http.client import HTTPConnection, HTTPException
+
+    host = _ON_THIS_MACHINE.get(settings.http.host, settings.http.host)
+    connection = HTTPConnection(host, settings.http.port, timeout=_HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        said = answer.read(_HEALTH_MOST_BYTES).decode(errors="replace").strip()
+    except (OSError, HTTPException) as error:
+        typer.echo(f"{host} port {settings.http.port} does not answer: {error}", err=True)
+        raise typer.Exit(FAILED) from error
+    finally:
+        connection.close()
+    typer.echo(said)
+    raise typer.Exit(OK if answer.status == 200 else FAILED)
 
 
 @app.command()

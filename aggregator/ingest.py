@@ -178,6 +178,7 @@ class Ingest:
                 self._retrying.succeeded("start")
                 if self._progress.unstarted:  # decided anew, with a poll in between
                     await self._fetch()
+        self._retrying.succeeded("start")  # also where what could not start was given up meanwhile
         self._resume()
 
     def _pause(self) -> None:
@@ -252,6 +253,7 @@ class Ingest:
             self.forget_index()
             self._epochs = batch.epochs
         await self._send_dead_letters(batch)
+        failures = self._retrying.store_failures
         if batch.records:
             with self._metrics.stage(Stage.FOLD):
                 self._fold(batch)
@@ -260,15 +262,34 @@ class Ingest:
                 await self._store_sessions()
             self._count(batch)
         with self._metrics.stage(Stage.COMMIT):
-            lost = await self._progress.applied(batch.positions, batch.heads, batch.epochs, batch.last_log_ms)
+            lost = await self._progress.applied(
+                batch.positions,
+                batch.heads,
+                batch.epochs,
+                batch.last_log_ms,
+                confirm=partial(self._confirm, failures),
+            )
         if lost:
-            self.forget_index()
-            self._folder.store_again()
-            await self._store_traces()
-            await self._store_sessions()
+            await self._store_again()
             self._folder.forget()
         else:
             self._folder.finish()
+
+    async def _confirm(self, failures: int) -> None:
+        """Store the batch again if Redis has failed since there were so many `failures`, until it no longer does.
+
+        A replica that took over meanwhile may have missed what was stored first; it can't be told from its
+        `agg:progress`, which had not been moved for this batch yet.
+        """
+        while failures != self._retrying.store_failures:
+            failures = self._retrying.store_failures
+            await self._store_again()
+
+    async def _store_again(self) -> None:
+        self.forget_index()
+        self._folder.store_again()
+        await self._store_traces()
+        await self._store_sessions()
 
     def forget_index(self) -> None:
         """Believe of no session that it is in the deadline index: the next put of each writes it there."""
@@ -347,7 +368,7 @@ class Ingest:
         # was the first try that opened the session, and then the index must be written again.
         forget = self._known.pop
         new = [
-            (put.ref, max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms)
+            (put.ref, self._idle_at_ms(put))
             for put in puts
             if not forget(put.ref, False) and any(trace.shown for trace in put.traces)
         ]
@@ -355,20 +376,20 @@ class Ingest:
             await self._schedule.add(new)
         return await self._sessions.put(puts)
 
+    def _idle_at_ms(self, put: SessionPut) -> int:
+        """When a session falls due if nothing comes after this put: its entry in the index, as far as we know."""
+        return max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms
+
     async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
         """Put back a session that was closed: it may have been taken off the index between our two writes.
 
         Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.
         """
-        idle_timeout_ms = self._limits.idle_timeout_ms
         moved = [
             (put.ref, reply.deadline_ms)
             for put, reply in zip(puts, replies, strict=True)
             if reply is not None
-            and (
-                reply.transition is not Transition.NONE
-                or 0 < reply.deadline_ms < put.traces[0].changed_ms + idle_timeout_ms
-            )
+            and (reply.transition is not Transition.NONE or 0 < reply.deadline_ms < self._idle_at_ms(put))
         ]
         if moved:
             await self._schedule.add(moved)

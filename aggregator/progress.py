@@ -7,54 +7,47 @@ partition is read again from the earlier place, which is safe because spans coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Partition
 from aggregator.ports import Applied, Clock, PartitionHead, Progress, Source
 from aggregator.retry import Retrying
-from aggregator.telemetry import Event, Metrics, get_logger
+from aggregator.telemetry import Event, Metrics, StartReason, get_logger
 
 log = get_logger()
 
 
-class StartReason(StrEnum):
-    """Why a partition is read from where it is."""
-
-    FIRST = "first"  # neither Kafka nor Redis knows the partition
-    COMMITTED = "committed"  # the usual: what was committed
-    APPLIED = "applied"  # nothing was committed yet, and Redis knows how far it came
-    REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
-    STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
-    LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
-
-
 class Start(NamedTuple):
-    """Where a partition starts; `announced_ms` is the watermark in Redis, 0 where it holds nothing that still holds."""
+    """Where a partition starts, and how many records before it retention took that should have been read."""
 
     offset: int
     reason: StartReason
+    lost: int = 0
 
 
 def decide_start(
     *, applied: int | None, committed: int | None, beginning: int, end: int, rewind_on_loss: bool
 ) -> Start:
-    """Where to start, from `agg:progress`, the committed offset and what the log holds."""
+    """Where to start, from `agg:progress`, the committed offset and what the log holds.
+
+    Kafka forgets what was committed for a topic that is deleted.  One of the same name may have grown beyond what was
+    applied of the old one, so what Redis knows says nothing as long as Kafka does not confirm it.
+    """
     if applied is None:
         if committed is None:
             return Start(beginning, StartReason.FIRST)
         start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
     elif committed is None:
-        start = Start(applied, StartReason.APPLIED)
+        return Start(beginning, StartReason.FIRST if applied == beginning else StartReason.NOT_COMMITTED)
     elif applied < committed:
         start = Start(applied, StartReason.REDIS_BEHIND)
     else:
         start = Start(committed, StartReason.COMMITTED)
     if beginning <= start.offset <= end:
         return start
-    return Start(beginning, StartReason.LOG_CUT)
+    return Start(beginning, StartReason.LOG_CUT, lost=max(0, beginning - start.offset))
 
 
 class _Owned:
@@ -165,7 +158,7 @@ class PartitionProgress:
         """
         owned = self._owned.get(partition)
         remembered_ms = owned.clock.watermark_ms if owned is not None else 0
-        lost = reason is StartReason.STATE_LOST
+        lost = reason in (StartReason.STATE_LOST, StartReason.REDIS_BEHIND)
         latest_ms = self._clock.now_ms() - self._allowed_skew_ms if lost else 0
         return max(stored_ms, remembered_ms, latest_ms)
 
@@ -177,7 +170,17 @@ class PartitionProgress:
         self._owned[partition] = owned
         self._source.seek(partition, start.offset)
         self.unstarted.discard(partition)
-        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED, StartReason.APPLIED)
+        self._metrics.partition_started(start.reason)
+        self._metrics.records_lost(partition.topic, start.lost)  # also 0: an alert needs the series from the start
+        if start.lost:
+            log.error(
+                Event.RECORDS_LOST,
+                topic=partition.topic,
+                partition=partition.number,
+                offset=start.offset - start.lost,
+                records=start.lost,
+            )
+        usual = start.reason in (StartReason.FIRST, StartReason.COMMITTED)
         (log.info if usual else log.warning)(
             Event.PARTITION_STARTED,
             topic=partition.topic,
@@ -192,11 +195,14 @@ class PartitionProgress:
         heads: Mapping[Partition, PartitionHead],
         epochs: Mapping[Partition, int],
         last_log_ms: Mapping[Partition, int],
+        *,
+        confirm: Callable[[], Awaitable[None]],
     ) -> bool:
         """Everything before `positions` is in Redis: write that down, announce watermarks, commit to Kafka.
 
-        All arguments are as of one fetch answer.  Says whether Redis turned out to have lost writes; the partitions
-        concerned are then to be started anew.
+        The arguments are as of one fetch answer.  `confirm` is awaited before the commit: it returns once everything
+        is in the very Redis that answers now.  Where it is cut off, Redis is ahead of Kafka, whose place holds then.
+        Says whether Redis turned out to have lost writes; the partitions concerned are then to be started anew.
         """
         writes: dict[Partition, Applied] = {}
         written: dict[Partition, _Owned] = {}
@@ -217,6 +223,7 @@ class PartitionProgress:
         # What was given up and taken again meanwhile has been started anew: the answer is not about it.
         writes = {p: write for p, write in writes.items() if self._owned.get(p) is written[p]}
         lost = self._judge(writes, refused)
+        await confirm()
         await self._commit({p: write.next_offset for p, write in writes.items() if p not in lost})
         return bool(lost)
 
@@ -261,5 +268,6 @@ class PartitionProgress:
                 partition.topic,
                 partition.number,
                 records=max(0, head.end_offset - next_offset),
-                watermark_s=max(0, self._clock.now_ms() - watermark_ms) / 1000 if watermark_ms else None,
+                watermark_ms=watermark_ms or None,
+                now_ms=self._clock.now_ms(),
             )

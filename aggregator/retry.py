@@ -30,6 +30,8 @@ class Retrying:
         self._clock = clock
         self._metrics = metrics
         self._trouble: dict[str, str] = {}
+        self.store_failures = 0
+        """How often a store has failed: after each time another server may answer, which has missed some writes."""
 
     async def __call__(self, operation: str, call: Callable[[], Awaitable[_T]]) -> _T:
         """The call's answer; `call` is made anew for each try and must be safe to repeat."""
@@ -61,6 +63,7 @@ class Retrying:
     def failed(self, operation: str, error: TransientError) -> None:
         """A try failed; logged when the trouble begins or changes, not at every try."""
         if isinstance(error, StoreUnavailable):
+            self.store_failures += 1
             self._metrics.redis_retries()
         if self._trouble.get(operation) != str(error):
             log.warning(Event.RETRYING, operation=operation, error=str(error))

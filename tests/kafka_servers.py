@@ -35,20 +35,23 @@ _POM: Final = _ROOT / "tests" / "kafka" / "pom.xml"
 _JVM: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 _SETTINGS: Final = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{host}:{controller_port}
+node.id={node_id}
+controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listeners=CONTROLLER://{host}:{controller_port},{listening}
+advertised.listeners={advertised}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 log.dirs={directory}/logs
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={copies}
+default.replication.factor={copies}
+min.insync.replicas={in_sync}
 transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
+transaction.state.log.replication.factor={copies}
 transaction.state.log.min.isr=1
 message.max.bytes=8388608
 log.cleaner.backoff.ms=500
@@ -61,11 +64,12 @@ num.network.threads=2
 class Broker:
     """A running broker, as tests see it; `name` is what the summary line says."""
 
-    def __init__(self, bootstrap_servers: str, name: str, *, pid: int, is_apache: bool) -> None:
+    def __init__(self, bootstrap_servers: str, name: str, *, pid: int, is_apache: bool, copies: int = 1) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.name = name
         self.pid = pid
         self.is_apache = is_apache
+        self.copies = copies  # of each topic
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
@@ -88,7 +92,7 @@ class Broker:
         """Make a topic (of a new name, unless one is given) and return its name."""
         name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
         async with self.admin() as admin:
-            reply = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=dict(config))])
+            reply = await admin.create_topics([NewTopic(name, partitions, self.copies, topic_configs=dict(config))])
         _raise_for(reply.topic_errors)
         return name
 
@@ -123,6 +127,64 @@ def _raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
             raise for_code(code)(f"{name}: {rest}")
 
 
+class KafkaProcess:
+    """What starts one node of Apache Kafka, broker and controller in one JVM, and starts it again on the same data."""
+
+    def __init__(self, jars: Path, directory: Path, *, agents: Sequence[str] = ()) -> None:
+        """`agents` are options of the running node's JVM."""
+        self._java = ["java", *_JVM, "-cp", f"{jars}/*"]
+        self._agents = list(agents)
+        self._directory = directory
+        self._settings = directory / "server.properties"
+
+    def format(
+        self,
+        cluster_id: str,
+        *,
+        ports: Mapping[str, int],
+        advertised: Mapping[str, int] = MappingProxyType({}),
+        node_id: int = 1,
+        controllers: Sequence[int],
+        timeout_s: float,
+    ) -> None:
+        """Write its settings and format its storage.
+
+        `ports` are those of its listeners by name, one of them `PLAINTEXT`; `advertised` those that clients are told
+        instead.  `controllers` are the controller ports of all nodes, which are numbered from 1.
+        """
+        told = {**ports, **advertised}
+        self._settings.write_text(
+            _SETTINGS.format(
+                host=LOCALHOST,
+                node_id=node_id,
+                voters=",".join(f"{number}@{LOCALHOST}:{port}" for number, port in enumerate(controllers, 1)),
+                controller_port=controllers[node_id - 1],
+                listening=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in ports.items()),
+                advertised=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in told.items()),
+                protocols=",".join(f"{name}:PLAINTEXT" for name in ports),
+                directory=self._directory / str(ports["PLAINTEXT"]),
+                copies=len(controllers),
+                in_sync=len(controllers) // 2 + 1,
+            )
+        )
+        # With "=": one id in 64 begins with a dash, and would be taken for an option.
+        arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self._settings)]
+        command = [*self._java, "kafka.tools.StorageTool", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        if done.returncode:
+            pytest.fail(f"Kafka's storage can't be formatted:\n{done.stdout}{done.stderr}", pytrace=False)
+
+    def start(self) -> ChildProcess:
+        """Start it; what was formatted and written before is still there."""
+        command = ["java", *self._agents, *self._java[1:], "kafka.Kafka", str(self._settings)]
+        return ChildProcess("Apache Kafka", command, log_path=self._directory / "broker.log")
+
+
+def new_cluster_id() -> str:
+    """An id as Kafka makes them."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
 class ApacheKafka(EmbeddedServer):
     """Apache Kafka, broker and controller in one JVM, with its data in a directory that goes with it."""
 
@@ -130,41 +192,43 @@ class ApacheKafka(EmbeddedServer):
 
     def __init__(self, jars: Path) -> None:
         super().__init__()
-        self._java = ["java", *_JVM, "-cp", f"{jars}/*"]
+        self._jars = jars
         self._cluster_id = ""
+        self.agents: list[str] = []
 
     def launch(self, port: int, log_dir: Path) -> ChildProcess:
         """Format the storage and start the broker."""
-        settings = log_dir / "server.properties"
-        settings.write_text(
-            _SETTINGS.format(host=LOCALHOST, port=port, controller_port=free_port(), directory=log_dir / str(port))
+        process = KafkaProcess(self._jars, log_dir, agents=self.agents)
+        self._cluster_id = new_cluster_id()
+        process.format(
+            self._cluster_id,
+            ports={"PLAINTEXT": port},
+            controllers=[free_port()],
+            timeout_s=self.start_timeout_s,
         )
-        self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # With "=": one id in 64 begins with a dash, and would be taken for an option.
-        cluster_id = f"--cluster-id={self._cluster_id}"
-        command = [*self._java, "kafka.tools.StorageTool", "format", cluster_id, "-c", str(settings)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self.start_timeout_s, check=False)
-        if done.returncode:
-            pytest.fail(f"Kafka's storage can't be formatted:\n{done.stdout}{done.stderr}", pytrace=False)
-        command = [*self._java, "kafka.Kafka", str(settings)]
-        return ChildProcess("Apache Kafka", command, log_path=log_dir / "broker.log")
+        return process.start()
 
     async def answers(self, child: ChildProcess, port: int) -> bool:
         """Whether the broker of our own cluster id is up and serves."""
-        try:  # first without a Kafka client, which would log every attempt that comes too early
-            _, writer = await asyncio.open_connection(LOCALHOST, port)
-        except OSError:
-            return False
-        writer.close()
-        admin = AIOKafkaAdminClient(bootstrap_servers=f"{LOCALHOST}:{port}")
-        try:
-            await admin.start()
-            cluster = await admin.describe_cluster()
-        except (KafkaError, OSError):
-            return False
-        finally:
-            await admin.close()
-        return bool(cluster["cluster_id"] == self._cluster_id and cluster["brokers"])
+        return bool(await brokers_of(self._cluster_id, port))
+
+
+async def brokers_of(cluster_id: str, port: int) -> int:
+    """How many brokers the node on that port knows; 0 while it does not answer or is of another cluster."""
+    try:  # first without a Kafka client, which would log every attempt that comes too early
+        _, writer = await asyncio.open_connection(LOCALHOST, port)
+    except OSError:
+        return 0
+    writer.close()
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"{LOCALHOST}:{port}")
+    try:
+        await admin.start()
+        cluster = await admin.describe_cluster()
+    except (KafkaError, OSError):
+        return 0
+    finally:
+        await admin.close()
+    return len(cluster["brokers"]) if cluster["cluster_id"] == cluster_id else 0
 
 
 def _jars(version: str) -> Path:
@@ -184,16 +248,25 @@ def _jars(version: str) -> Path:
     return folder
 
 
-def _server() -> tuple[EmbeddedServer, str]:
-    """The broker that this machine can run, not started yet, and its name."""
+def kafka_version_and_jars() -> tuple[str, Path] | None:
+    """Apache Kafka's version and jars; None where this machine can't run it, which `REQUIRE_SERVERS=1` forbids."""
     missing = [program for program in ("java", "mvn") if shutil.which(program) is None]
     if not missing:
         found = re.search(r"<artifactId>kafka_2.13</artifactId>\s*<version>(.*)</version>", _POM.read_text())
         assert found, _POM
-        return ApacheKafka(_jars(found[1])), f"Apache Kafka {found[1]}"
+        return found[1], _jars(found[1])
     if os.environ.get("REQUIRE_SERVERS") == "1":
         pytest.fail(f"REQUIRE_SERVERS=1, but Apache Kafka needs {' and '.join(missing)} on the PATH", pytrace=False)
-    return EmbeddedBroker(), "embedded broker (Tansu)"
+    return None
+
+
+def _server() -> tuple[EmbeddedServer, str]:
+    """The broker that this machine can run, not started yet, and its name."""
+    apache = kafka_version_and_jars()
+    if apache is None:
+        return EmbeddedBroker(), "embedded broker (Tansu)"
+    version, jars = apache
+    return ApacheKafka(jars), f"Apache Kafka {version}"
 
 
 def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:

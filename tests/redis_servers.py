@@ -12,7 +12,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -102,15 +103,19 @@ class RedisServer:
 
 
 class Cluster:
-    """A Cluster of primaries that hold all slots."""
+    """A Cluster of primaries that hold all slots, each with a replica if wanted."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *, replicas: bool = False, node_timeout_ms: int = 3000) -> None:
         self.nodes: list[RedisServer] = []
+        self.replicas: list[RedisServer] = []  # of the primaries in their order, as the Cluster is made
         try:
-            for _ in range(CLUSTER_NODES):
+            for number in range(CLUSTER_NODES * (1 + replicas)):
                 options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-                self.nodes.append(RedisServer(program, *options, "--cluster-node-timeout", "3000"))
+                more = ("--cluster-node-timeout", str(node_timeout_ms), "--repl-diskless-sync-delay", "0")
+                node = RedisServer(program, *options, *more)
+                (self.nodes if number < CLUSTER_NODES else self.replicas).append(node)
             self._join()
+            self._replicate()
         except BaseException:
             self.remove()
             raise
@@ -133,16 +138,32 @@ class Cluster:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
                 if node is not first:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.options[3])
+        for node in self.replicas:
+            with node.client() as client:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, first.options[3])
+        self._wait("find each other", lambda: all(self._sees_all(node) for node in (*self.nodes, *self.replicas)))
+
+    def _replicate(self) -> None:
+        for primary, replica in zip(self.nodes, self.replicas, strict=False):
+            with primary.client() as client:
+                name = client.execute_command("CLUSTER", "MYID")
+            with replica.client() as client:
+                client.execute_command("CLUSTER", "REPLICATE", name)
+                self._wait("replicate", partial(_is_up, client))
+
+    @staticmethod
+    def _wait(doing: str, look: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not all(self._sees_all(node) for node in self.nodes):
+        while not look():
             if time.monotonic() > deadline:
-                raise RuntimeError("the nodes of the Cluster did not find each other")
+                raise RuntimeError(f"the nodes of the Cluster did not {doing}")
             time.sleep(0.05)
 
     def _sees_all(self, node: RedisServer) -> bool:
+        known = len(self.nodes) + len(self.replicas)
         with node.client() as client:
             info = client.execute_command("CLUSTER", "INFO").decode().split()
-            return {"cluster_state:ok", f"cluster_known_nodes:{len(self.nodes)}"} <= set(info)
+            return {"cluster_state:ok", f"cluster_known_nodes:{known}"} <= set(info)
 
     def flush(self) -> None:
         for node in self.nodes:
@@ -150,8 +171,12 @@ class Cluster:
                 client.flushall()
 
     def remove(self) -> None:
-        for node in self.nodes:
+        for node in (*self.nodes, *self.replicas):
             node.remove()
+
+
+def _is_up(replica: redis.Redis) -> bool:
+    return bool(replica.info("replication").get("master_link_status") == "up")
 
 
 class RunningServers:
@@ -223,7 +248,9 @@ def assert_every_key_lives_or_expires(
     live = {key for key in keys if _is_session(key, prefix) and _is_live(plain, key)}
     for key, ttl_ms in keys.items():
         if "{" not in key:
-            assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(f"{prefix}:due:")
+            assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(
+                (f"{prefix}:due:", f"{prefix}:progress:")
+            )
         elif key[: key.index("}") + 1] in live:
             assert ttl_ms == -1, f"{key} of an open session expires in {ttl_ms} ms"
         else:

@@ -10,8 +10,10 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from aggregator.adapters.http import HttpServer
 from aggregator.check import check
 from aggregator.embedded.process import free_port
 from aggregator.settings import load_settings
@@ -53,7 +55,7 @@ async def checked(environ: dict[str, str]) -> tuple[int, list[str]]:
 async def test_help_names_the_commands() -> None:
     code, out, _ = await command("--help")
     assert code == 0
-    for name in ("run", "check", "demo"):
+    for name in ("run", "check", "healthcheck", "demo"):
         assert name in out
 
 
@@ -87,6 +89,35 @@ async def test_every_mistake_in_the_file_of_prices_is_told_by_run_and_check(tmp_
     prices.write_text('["gpt-*"]\nprompt = 1\n')
     _, out, _ = await command("check", **environ, **away, AGGREGATOR_REDIS__URL=f"redis://127.0.0.1:{free_port()}")
     assert f"{prices}: 1 of your own, before the list" in out
+
+
+async def test_healthcheck_says_what_livez_says() -> None:
+    reasons: list[str] = []
+    server = HttpServer(
+        host="0.0.0.0",  # noqa: S104 - as in a container
+        port=free_port(),
+        registry=CollectorRegistry(),
+        liveness=lambda: reasons,
+        readiness=lambda: ["not asked for"],
+    )
+    await server.start()
+    port = str(server.address[1])
+    try:
+        assert await command("healthcheck", AGGREGATOR_HTTP__PORT=port) == (0, "ok\n", "")
+        reasons.append("a task has died")
+        assert await command("healthcheck", AGGREGATOR_HTTP__PORT=port) == (1, "a task has died\n", "")
+    finally:
+        await server.stop()
+    code, out, err = await command("healthcheck", AGGREGATOR_HTTP__PORT=port)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"127.0.0.1 port {port} does not answer: ")
+    assert len(err.splitlines()) == 1
+
+
+async def test_healthcheck_can_not_guess_a_port() -> None:
+    code, out, err = await command("healthcheck", AGGREGATOR_HTTP__PORT="0")
+    assert (code, out) == (2, "")
+    assert "AGGREGATOR_HTTP__PORT is 0" in err
 
 
 async def test_an_unknown_command_is_refused() -> None:

@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import aggregator
+from aggregator.core.model import Counts, SessionRef, SessionRollup
 from aggregator.telemetry import (
     Event,
     Metrics,
@@ -23,6 +24,7 @@ from aggregator.telemetry import (
     RejectLog,
     SpanOutcome,
     Stage,
+    StartReason,
     configure_logging,
     get_logger,
 )
@@ -65,6 +67,7 @@ def logging_restored() -> Iterator[None]:
 # Straight from the table that dashboards rely on: name -> labels.
 CATALOGUE = {
     "records_total": {"topic", "outcome"},
+    "records_lost_total": {"topic"},
     "spans_total": {"outcome"},
     "sessions_opened_total": set(),
     "sessions_reopened_total": set(),
@@ -78,6 +81,8 @@ CATALOGUE = {
     "close_delay_seconds_count": set(),
     "consumer_lag_records": {"topic", "partition"},
     "watermark_lag_seconds": {"topic", "partition"},
+    "watermark_timestamp_seconds": {"topic", "partition"},
+    "partition_starts_total": {"reason"},
     "open_sessions": set(),
     "redis_retries_total": set(),
     "trace_conflicts_total": set(),
@@ -88,8 +93,9 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     metrics.records("otlp_spans", RecordOutcome.APPLIED, 3)
+    metrics.records_lost("otlp_spans", 0)
     metrics.ignored([("cost", "negative"), ("cost", "negative")])
-    metrics.partition_lag("otlp_spans", 1, records=7, watermark_s=1.5)
+    metrics.partition_lag("otlp_spans", 1, records=7, watermark_ms=10_000, now_ms=11_500)
     text = generate_latest(registry).decode()
     samples = {
         sample.name: set(sample.labels)
@@ -101,18 +107,42 @@ def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(
     assert "_created" not in text
 
 
+def closed(*, started_us: int, ended_us: int, counts: Counts) -> SessionRollup:
+    return SessionRollup(
+        ref=SessionRef(project="p", session_id="s"),
+        revision=1,
+        close_reason="idle",
+        opened_ms=0,
+        started_us=started_us,
+        ended_us=ended_us,
+        counts=counts,
+        users=[],
+        services=[],
+        models={},
+        trace_entries=[],
+        truncated=False,
+    )
+
+
 def test_counts_arrive_under_their_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.spans({SpanOutcome.MERGED: 5, SpanOutcome.DROPPED: 1})
     metrics.spans({SpanOutcome.MERGED: 6})
     metrics.sessions(opened=2, reopened=1)
     metrics.ignored([("cost", "negative"), ("usage", "invalid"), ("cost", "negative")])
-    metrics.session_closed("idle", 2)
+    metrics.session_closed(closed(started_us=1_000_000, ended_us=21_000_000, counts=Counts(prompt_tokens=900)))
+    metrics.session_closed(
+        closed(started_us=0, ended_us=0, counts=Counts(cost_whole_usd=2, cost_rest_nano=500_000_000))
+    )
     metrics.summary_published(2_000, 0.3)
     assert registry.get_sample_value("aggregator_spans_total", {"outcome": "merged"}) == 11
     assert registry.get_sample_value("aggregator_spans_total", {"outcome": "too_late"}) == 0
     assert registry.get_sample_value("aggregator_sessions_closed_total", {"reason": "idle"}) == 2
     assert registry.get_sample_value("aggregator_sessions_opened_total") == 2
     assert registry.get_sample_value("aggregator_sessions_reopened_total") == 1
+    sums = {name: registry.get_sample_value(f"aggregator_session_{name}_sum") for name in ("tokens", "cost_usd")}
+    assert sums == {"tokens": 900, "cost_usd": 2.5}
+    assert registry.get_sample_value("aggregator_session_duration_seconds_sum") == 20
+    assert registry.get_sample_value("aggregator_session_duration_seconds_count") == 1  # of one no time is known
     negative_costs = {"field": "cost", "reason": "negative"}
     assert registry.get_sample_value("aggregator_ignored_values_total", negative_costs) == 2
     assert registry.get_sample_value("aggregator_summary_bytes_bucket", {"le": "2048.0"}) == 1
@@ -154,13 +184,27 @@ def test_a_stage_is_timed_also_when_it_fails(registry: CollectorRegistry, metric
 
 
 def test_a_partition_that_left_is_shown_no_longer(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.partition_lag("a", 0, records=1, watermark_s=None)
-    metrics.partition_lag("a", 1, records=2, watermark_s=3.0)
+    metrics.partition_lag("a", 0, records=1, watermark_ms=None, now_ms=5_000)
+    metrics.partition_lag("a", 1, records=2, watermark_ms=2_000, now_ms=5_000)
     metrics.forget_partition("a", 1)
     metrics.forget_partition("a", 9)
     assert registry.get_sample_value("aggregator_consumer_lag_records", {"topic": "a", "partition": "0"}) == 1
     assert registry.get_sample_value("aggregator_consumer_lag_records", {"topic": "a", "partition": "1"}) is None
-    assert registry.get_sample_value("aggregator_watermark_lag_seconds", {"topic": "a", "partition": "1"}) is None
+    for name in ("watermark_lag_seconds", "watermark_timestamp_seconds"):
+        assert registry.get_sample_value(f"aggregator_{name}", {"topic": "a", "partition": "1"}) is None
+
+
+def test_a_watermark_is_shown_as_an_age_and_as_a_time(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.partition_lag("a", 1, records=2, watermark_ms=2_000, now_ms=5_000)
+    where = {"topic": "a", "partition": "1"}
+    assert registry.get_sample_value("aggregator_watermark_lag_seconds", where) == 3
+    assert registry.get_sample_value("aggregator_watermark_timestamp_seconds", where) == 2
+
+
+def test_starts_are_counted_by_reason(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.partition_started(StartReason.STATE_LOST)
+    assert registry.get_sample_value("aggregator_partition_starts_total", {"reason": "state_lost"}) == 1
+    assert registry.get_sample_value("aggregator_partition_starts_total", {"reason": "committed"}) == 0
 
 
 def test_two_sets_of_metrics_live_side_by_side(ticks: Ticks) -> None:

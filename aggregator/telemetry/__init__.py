@@ -10,6 +10,7 @@ from aggregator.telemetry.labels import (
     RejectReason,
     SpanOutcome,
     Stage,
+    StartReason,
 )
 from aggregator.telemetry.logs import Event, Log, RejectLog, configure_logging, get_logger
 from aggregator.telemetry.metrics import Metrics, core_flavour, package_version
@@ -26,6 +27,7 @@ __all__ = [
     "RejectReason",
     "SpanOutcome",
     "Stage",
+    "StartReason",
     "configure_logging",
     "core_flavour",
     "get_logger",

@@ -43,6 +43,17 @@ class Stage(StrEnum):
     SETTLE = "settle"
 
 
+class StartReason(StrEnum):
+    """Why a partition is read from where it is."""
+
+    FIRST = "first"  # neither Kafka nor Redis knows the partition
+    COMMITTED = "committed"  # the usual: what was committed
+    NOT_COMMITTED = "not_committed"  # Redis knows it, Kafka does not: a crash before the first commit, or a new topic
+    REDIS_BEHIND = "redis_behind"  # Redis has lost writes that had been committed
+    STATE_LOST = "state_lost"  # Redis knows nothing of what was committed
+    LOG_CUT = "log_cut"  # the log no longer holds, or never held, what was recorded
+
+
 class RejectReason(StrEnum):
     """Why a record went to the dead-letter topic; `other` is a reason that this list does not know."""
 

@@ -30,6 +30,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from aggregator.core import model
+from aggregator.core.model import SessionRollup
 from aggregator.telemetry.labels import (
     CloseReason,
     IgnoredField,
@@ -38,12 +39,16 @@ from aggregator.telemetry.labels import (
     RejectReason,
     SpanOutcome,
     Stage,
+    StartReason,
     known,
 )
 
 _STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _END_TO_END_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 3600)
 _CLOSE_DELAY_BUCKETS_S: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 300, 900, 3600)
+_DURATION_BUCKETS_S: Final = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400)
+_TOKEN_BUCKETS: Final = (0, 100, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 10_000_000)
+_COST_BUCKETS_USD: Final = (0, 0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100)
 _SUMMARY_BUCKETS_BYTES: Final = tuple(2**power for power in range(10, 23))
 
 
@@ -92,10 +97,15 @@ class Metrics:
             return Gauge(f"aggregator_{name}", documentation, labels, registry=registry)
 
         self._records = counter("records", "Input records by what became of them", "topic", "outcome")
+        self._lost = counter("records_lost", "Records that retention took before they were read", "topic")
         self._spans = counter("spans", "Spans by what became of them", "outcome")
         self._opened = counter("sessions_opened", "Sessions whose key was made")
         self._reopened = counter("sessions_reopened", "Closing or closed sessions that became active again")
         self._closed = counter("sessions_closed", "Sessions settled", "reason")
+        # Each time a session closes, its figures as they stand then: one that comes back is seen again, grown.
+        self._duration = histogram("session_duration_seconds", "Duration of a closing session", _DURATION_BUCKETS_S)
+        self._tokens = histogram("session_tokens", "Total tokens of a closing session", _TOKEN_BUCKETS)
+        self._cost = histogram("session_cost_usd", "Cost of a closing session", _COST_BUCKETS_USD)
         self._published = counter("summaries_published", "Summaries acknowledged by the broker")
         self._summary_bytes = histogram("summary_bytes", "Size of a summary", _SUMMARY_BUCKETS_BYTES)
         self._dead_letters = counter("dead_letters", "Records sent to the dead-letter topic", "reason")
@@ -110,6 +120,11 @@ class Metrics:
         self._close_delay = histogram("close_delay_seconds", "From due to published", _CLOSE_DELAY_BUCKETS_S)
         self._consumer_lag = gauge("consumer_lag_records", "Records not applied yet", "topic", "partition")
         self._watermark_lag = gauge("watermark_lag_seconds", "Age of the watermark", "topic", "partition")
+        # A time, not an age: an age would stand still while nothing is applied, just when it matters.
+        self._watermark = gauge("watermark_timestamp_seconds", "The watermark, as Unix time", "topic", "partition")
+        self._starts = counter(
+            "partition_starts", "Partitions begun, by why they are read from where they are", "reason"
+        )
         self._open_sessions = gauge("open_sessions", "Sessions in the shards that this worker owns")
         self._redis_retries = counter("redis_retries", "Calls to Redis that were repeated")
         self._conflicts = counter("trace_conflicts", "Trace states that another worker had changed meanwhile")
@@ -128,6 +143,8 @@ class Metrics:
             self._spans.labels(span_outcome)
         for close_reason in CloseReason:
             self._closed.labels(close_reason)
+        for start_reason in StartReason:
+            self._starts.labels(start_reason)
         for reject_reason in RejectReason:
             self._dead_letters.labels(reject_reason)
         self._stages = {stage: self._stage.labels(stage) for stage in Stage}
@@ -137,6 +154,10 @@ class Metrics:
     def records(self, topic: str, outcome: RecordOutcome, count: int = 1) -> None:
         """Count input records of one topic."""
         self._records.labels(topic, outcome).inc(count)
+
+    def records_lost(self, topic: str, count: int) -> None:
+        """Count records of one topic that were gone before they could be read."""
+        self._lost.labels(topic).inc(count)
 
     def spans(self, counts: Mapping[SpanOutcome, int]) -> None:
         """Count the spans of a batch."""
@@ -164,15 +185,20 @@ class Metrics:
         """Count calls to Redis that were repeated."""
         self._redis_retries.inc(count)
 
-    def partition_lag(self, topic: str, partition: int, *, records: int, watermark_s: float | None) -> None:
-        """Show how far behind a partition is; `watermark_s` is None where it has no watermark yet."""
+    def partition_started(self, reason: StartReason) -> None:
+        """Count a partition that is read from somewhere from now on."""
+        self._starts.labels(reason).inc()
+
+    def partition_lag(self, topic: str, partition: int, *, records: int, watermark_ms: int | None, now_ms: int) -> None:
+        """Show how far behind a partition is; `watermark_ms` is None where it has no watermark yet."""
         self._consumer_lag.labels(topic, str(partition)).set(records)
-        if watermark_s is not None:
-            self._watermark_lag.labels(topic, str(partition)).set(watermark_s)
+        if watermark_ms is not None:
+            self._watermark_lag.labels(topic, str(partition)).set(max(0, now_ms - watermark_ms) / 1000)
+            self._watermark.labels(topic, str(partition)).set(watermark_ms / 1000)
 
     def forget_partition(self, topic: str, partition: int) -> None:
         """Show a partition no longer: another worker reports it now."""
-        for gauge in (self._consumer_lag, self._watermark_lag):
+        for gauge in (self._consumer_lag, self._watermark_lag, self._watermark):
             with suppress(KeyError):  # never shown
                 gauge.remove(topic, str(partition))
 
@@ -183,9 +209,13 @@ class Metrics:
         self._opened.inc(opened)
         self._reopened.inc(reopened)
 
-    def session_closed(self, reason: str, count: int = 1) -> None:
-        """Count settled sessions; `reason` is one of `CloseReason`."""
-        self._closed.labels(CloseReason(reason)).inc(count)
+    def session_closed(self, session: SessionRollup) -> None:
+        """Count a settled session, and observe its figures."""
+        self._closed.labels(CloseReason(session.close_reason)).inc()
+        if session.started_us and session.ended_us:  # else no valid time is known
+            self._duration.observe(max(session.ended_us - session.started_us, 0) / 1_000_000)
+        self._tokens.observe(session.counts.prompt_tokens + session.counts.completion_tokens)
+        self._cost.observe(session.counts.cost_whole_usd + session.counts.cost_rest_nano / 1_000_000_000)
 
     def summary_published(self, size_bytes: int, delay_s: float) -> None:
         """Count a summary that the broker has acknowledged, `delay_s` after its session fell due."""

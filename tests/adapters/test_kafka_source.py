@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import operator
 import os
 import signal
+import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -19,11 +21,22 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBase, _DefaultRecordBatchBuilderPy
+from aiokafka.record.util import calc_crc32c
 
 from aggregator.adapters.kafka import source
 from aggregator.adapters.kafka.consumer import SourceOptions
 from aggregator.adapters.kafka.source import KafkaSource, OffsetReset
-from aggregator.core.errors import BrokerUnavailable, ConfigurationError, FatalError, StoreUnavailable
+from aggregator.adapters.kafka.unreadable import unpack
+from aggregator.core.conventions import Conventions
+from aggregator.core.decode import decode
+from aggregator.core.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    FatalError,
+    StoreUnavailable,
+    UndecodableRecord,
+)
 from aggregator.core.model import Partition
 from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.process import LOCALHOST, free_port
@@ -649,3 +662,74 @@ async def test_what_was_taken_before_an_answer_that_can_not_be_unpacked_is_read_
         with pytest.raises(BrokerUnavailable, match="Invalid CRC"):
             await reader.until(lambda: False)
         assert [record.value for record in await reader.read(3)] == [b"1", b"2", b"3"]
+
+
+async def produce_beside_broken(broker: Broker, topic: str, *, compression: str | None) -> None:
+    """One batch of three records, the second with a header key that is not UTF-8; brokers and Java take that."""
+    async with broker.producer(compression_type=None) as producer:
+        batch = producer.create_batch()
+        for value in (b"1", b"2", b"3"):
+            headers = [("zz", b"v")] if value == b"2" else []
+            batch.append(key=b"k", value=value, timestamp=1000, headers=headers)
+        batch.close()
+        plain = bytearray(bytes(batch._build()).replace(b"zz", b"\xff\xff"))
+        if compression == "gzip":
+            head = DefaultRecordBase.HEADER_STRUCT.size
+            plain = plain[:head] + bytearray(gzip.compress(plain[head:]))
+            struct.pack_into(">h", plain, 21, 1)
+            struct.pack_into(">i", plain, 8, len(plain) - 12)
+        struct.pack_into(">I", plain, 17, calc_crc32c(bytes(plain[21:])))
+        batch._buffer = plain
+        await (await producer.send_batch(batch, topic, partition=0))
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+async def test_a_record_that_aiokafka_can_not_unpack_is_set_aside_raw(
+    apache_kafka: Broker, compression: str | None
+) -> None:
+    topic = await apache_kafka.create_topic(partitions=2)
+    await produce(apache_kafka, topic, b"0")
+    await produce(apache_kafka, topic, b"other", partition=1)
+    await produce_beside_broken(apache_kafka, topic, compression=compression)
+    await produce(apache_kafka, topic, b"4")
+    async with reading(apache_kafka, topics=[topic]) as reader:
+        came: list[InputRecord] = []
+        deadline = time.monotonic() + 20
+        while len(came) < 6:
+            assert time.monotonic() < deadline, came
+            with suppress(BrokerUnavailable):  # the first few times it may be an accident on the way
+                fetched = await reader.source.fetch(max_records=100, timeout_s=0.1)
+                came += [record for records in fetched.records.values() for record in records]
+        by_offset = {record.offset: record for record in came if record.partition == 0}
+        assert sorted(by_offset) == [0, 1, 2, 3, 4]
+        assert [by_offset[offset].value for offset in (0, 1, 3, 4)] == [b"0", b"1", b"3", b"4"]
+        broken = by_offset[2]
+        assert broken.value is not None
+        assert b"\xff\xff" in broken.value
+        assert [name for name, _ in broken.headers] == ["unreadable"]
+        with pytest.raises(UndecodableRecord):
+            decode(broken.value, log_ms=1, conventions=Conventions(), encoding="auto")
+        assert reader.source.positions()[Partition(topic, 0)] == 5
+
+
+def batch_of(*values: bytes) -> bytearray:
+    """A batch as it lies in the log, its first record at offset 7."""
+    builder = _DefaultRecordBatchBuilderPy(2, 0, False, -1, -1, 0, 10_000)
+    for offset, value in enumerate(values):
+        builder.append(offset, 1000, None, value, [])
+    data = bytearray(builder.build())
+    struct.pack_into(">q", data, 0, 7)
+    return data
+
+
+def test_a_batch_with_a_wrong_checksum_is_set_aside_whole() -> None:
+    partition = TopicPartition("t", 0)
+    good, bad = batch_of(b"a", b"b"), batch_of(b"c", b"d")
+    struct.pack_into(">q", bad, 0, 9)
+    bad[-2] ^= 1
+    found = unpack(partition, bytes(good + bad + good), 8)
+    assert [record.offset for record in found.records] == [8, 9]
+    assert [record.value for record in found.records] == [b"b", bytes(bad)]
+    assert found.next_offset == 11
+    with pytest.raises(CorruptRecordException):
+        unpack(partition, b"\x00" * 40, 8)

@@ -10,12 +10,14 @@ from redis.crc import key_slot
 
 from aggregator.adapters.redis.connections import Connections, connect
 from aggregator.adapters.redis.keys import Keys
+from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.errors import StoreUnavailable
+from aggregator.core.model import Partition
 from aggregator.core.state import stamp_of
-from aggregator.ports import PutOutcome, SessionPut, TraceWrite
+from aggregator.ports import Applied, PutOutcome, SessionPut, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
 from tests.redis_servers import Cluster, RedisServer, assert_every_key_lives_or_expires
 
@@ -158,3 +160,41 @@ async def test_no_node_listens() -> None:
     with pytest.raises(StoreUnavailable):
         await RedisTraces(connections, KEYS).load([trace_id(1)])
     await connections.close()
+
+
+PARTITION = Partition("otlp_spans", 3)
+
+
+async def test_each_master_tells_when_it_has_forgotten(connections: Connections, redis_cluster: Cluster) -> None:
+    for node in redis_cluster.nodes:
+        redis_cluster.flush()
+        progress = RedisProgress(connections, KEYS)
+        assert await progress.read([PARTITION]) == {PARTITION: (None, None)}
+        assert await progress.write({PARTITION: Applied(None, 10, None)}) == {}
+        assert await progress.write({PARTITION: Applied(10, 15, T0_MS)}) == {}
+        with node.client() as client:
+            client.flushall()
+        assert await progress.write({PARTITION: Applied(15, 20, T0_MS)}) == {PARTITION: None}
+        assert (await progress.read([PARTITION]))[PARTITION][0] is None
+        assert await progress.write({PARTITION: Applied(None, 3, None)}) == {}
+        assert (await progress.read([PARTITION]))[PARTITION][0] == 3
+
+
+async def test_a_master_that_fell_back_holds_its_partitions_back(
+    connections: Connections, redis_cluster: Cluster
+) -> None:
+    progress = RedisProgress(connections, KEYS)
+    await progress.read([PARTITION])
+    await progress.write({PARTITION: Applied(None, 10, None)})
+    await progress.write({PARTITION: Applied(10, 15, T0_MS)})
+    with redis_cluster.client() as client:
+        client.hset(KEYS.witnesses()[5], KEYS.partition_field(PARTITION), 12)
+    assert await progress.write({PARTITION: Applied(15, 20, T0_MS)}) == {PARTITION: 12}
+    assert (await progress.read([PARTITION]))[PARTITION][0] == 12
+    assert await progress.write({PARTITION: Applied(12, 12, None)}) == {}
+    assert await progress.write({PARTITION: Applied(12, 18, T0_MS)}) == {}
+    assert (await progress.read([PARTITION]))[PARTITION] == (18, T0_MS)
+
+
+def test_every_sixteenth_of_the_slots_has_a_witness() -> None:
+    assert [key_slot(key.encode()) // 1024 for key in KEYS.witnesses()] == list(range(16))

@@ -275,3 +275,56 @@ async def test_leftovers_of_an_evicted_session_do_not_count(
     assert claim.rollup.counts.trace_count == 1
     assert len(claim.rollup.trace_entries) == 1
     assert claim.rollup.models == {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to perform operation on <TCPTransport closed=True reading=False>; the handler is closed"),
+        TypeError("'NoneType' object is not callable"),
+        AttributeError("'NoneType' object has no attribute '_add_writer'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_transport_that_was_closed_meanwhile_is_a_lost_connection(
+    connections: Connections, error: Exception, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What event loops say then is no OSError, and redis-py lets it through."""
+    traces = RedisTraces(connections, KEYS)
+    if not fresh:
+        assert await traces.store([write(1)]) == [None]
+
+    def closed(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.StreamWriter, "writelines", closed)
+        with pytest.raises(StoreUnavailable, match="connection was closed"):
+            await traces.store([write(2)])
+    assert await traces.store([write(2)]) == [None]
+
+
+async def test_another_mistake_is_not_taken_for_a_lost_connection(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise TypeError("unhashable type")
+
+    monkeypatch.setattr(asyncio.StreamWriter, "writelines", mistaken)
+    with pytest.raises(TypeError, match="unhashable"):
+        await RedisTraces(connections, KEYS).store([write(1)])
+
+
+async def test_a_connection_that_was_made_anew_in_silence_is_told_once(
+    connections: Connections, redis_server: RedisServer
+) -> None:
+    """Another server may answer on it, one that has missed what was stored before."""
+    traces = RedisTraces(connections, KEYS)
+    assert await traces.store([write(1)]) == [None]
+    with redis_server.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.1)  # the end of the connection has arrived
+    with pytest.raises(StoreUnavailable):
+        await traces.store([write(2)])
+    assert await traces.store([write(2)]) == [None]

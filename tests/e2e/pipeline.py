@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
@@ -27,10 +27,21 @@ _COMPRESSIONS: Final = ("gzip", "gzip", None, "snappy", "lz4", "zstd")
 C = TypeVar("C", bound=Command)
 
 
+class Place(Protocol):
+    """Where the state is kept, as tests see it."""
+
+    @property
+    def url(self) -> str:
+        """Where workers find it."""
+
+    def client(self) -> Any:
+        """A plain client, for tests to look with."""
+
+
 class Pipeline:
     """What a test needs to run workers and to look at what they do; made by `pipeline`."""
 
-    def __init__(self, broker: Broker, place: RedisServer | Cluster, topic: str, log_dir: Path) -> None:
+    def __init__(self, broker: Broker, place: Place, topic: str, log_dir: Path) -> None:
         self.broker = broker
         self.place = place
         self.topic = topic

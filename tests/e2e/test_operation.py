@@ -29,6 +29,7 @@ one_server = pytest.mark.parametrize("redis_server", sorted(SERVERS)[:1], indire
 COUNTERS: Final = {
     "spans_total": {"outcome"},
     "records_total": {"topic", "outcome"},
+    "records_lost_total": {"topic"},
     "sessions_opened_total": set(),
     "sessions_reopened_total": set(),
     "sessions_closed_total": {"reason"},
@@ -40,10 +41,15 @@ COUNTERS: Final = {
     "open_sessions": set(),
     "consumer_lag_records": {"topic", "partition"},
     "watermark_lag_seconds": {"topic", "partition"},
+    "watermark_timestamp_seconds": {"topic", "partition"},
+    "partition_starts_total": {"reason"},
     "stage_seconds_count": {"stage"},
     "end_to_end_seconds_count": set(),
     "close_delay_seconds_count": set(),
     "summary_bytes_count": set(),
+    "session_duration_seconds_count": set(),
+    "session_tokens_count": set(),
+    "session_cost_usd_count": set(),
 }
 """What dashboards rely on, with the labels of each."""
 

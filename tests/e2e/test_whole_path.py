@@ -126,3 +126,5 @@ async def test_when_redis_loses_everything_midway_the_log_is_read_again(
         await deployment.send(records[half:])
         await assert_ends_right(deployment, records, repeated=True, lost=True)
         assert all(worker.events("state_lost") for worker in workers)
+        scrapes = [await worker.metrics() for worker in workers]
+        assert all(scrape.value("partition_starts_total", reason="state_lost") for scrape in scrapes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,6 +91,17 @@ def _seen(producer: Producer, told: Told, models: Models) -> Seen:
         details={name: 0 if name in producer.lacks else sums[name] for name in DETAILS},
         models=_nonzero({model: {name: one[name] for name in MODEL_SUMS} for model, one in shown.items()}),
     )
+
+
+def suspected_traces(producer: Producer) -> dict[str, int]:
+    """How many traces of its sessions must be flagged as telling another one's calls again, without zeros."""
+    return {one.session: one.suspected_traces for one in producer.differences if one.suspected_traces}
+
+
+def flagged_traces(summaries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many are, by session, without zeros."""
+    flagged = {one["session_id"]: one["flags"]["repeated_call_traces"] for one in summaries}
+    return {session: count for session, count in flagged.items() if count}
 
 
 def in_summary(summary: Mapping[str, Any]) -> Seen:

@@ -7,8 +7,7 @@ import re
 from tests.builders import BASE_MS, joined
 from tests.interop import captured, environments
 from tests.interop.catalogue import Producer, each_producer
-from tests.interop.comparing import assert_same, expected, in_summary
-from tests.oracle import expected_sessions, flat_price, repeated_call_traces
+from tests.interop.comparing import assert_same, expected, flagged_traces, in_summary, suspected_traces
 from tests.paths.test_laws import fresh_world
 from tests.paths.worlds import assert_equals_oracle, finish, last_summaries
 from tests.workloads import Record
@@ -37,18 +36,9 @@ async def test_captured_spans_amount_to_the_bill(producer: Producer) -> None:
     world.write(records, PARTITIONS)
     await finish(world, PARTITIONS)
     assert_equals_oracle(world, records)
+    assert flagged_traces(last_summaries(world).values()) == suspected_traces(producer)
     shown = {(ref.project, ref.session_id): in_summary(one) for ref, one in last_summaries(world).items()}
     assert_same(shown, expected(producer, truth))
-
-
-@each_producer(held_to_the_bill=False)
-def test_traces_that_repeat_anothers_calls_are_suspected_and_no_others(producer: Producer) -> None:
-    spans, _, _ = captured.load(producer)
-    sessions = expected_sessions([(spans, 2**52)], price=flat_price)
-    suspected = {ref: repeated_call_traces(list(session.traces.values())) for ref, session in sessions.items()}
-    assert {session: count for (_, session), count in suspected.items() if count} == {
-        one.session: one.suspected_traces for one in producer.differences if one.suspected_traces
-    }
 
 
 @each_producer(held_to_the_bill=False)

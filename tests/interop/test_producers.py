@@ -15,7 +15,15 @@ from tests.e2e.pipeline import Pipeline, pipeline
 from tests.interop import captured
 from tests.interop.catalogue import Producer, each_producer
 from tests.interop.collector import Collector
-from tests.interop.comparing import Seen, assert_same, expected, in_redis, in_summary
+from tests.interop.comparing import (
+    Seen,
+    assert_same,
+    expected,
+    flagged_traces,
+    in_redis,
+    in_summary,
+    suspected_traces,
+)
 from tests.interop.results import Row
 from tests.interop.running import Truth, run
 from tests.kafka_servers import Broker
@@ -47,6 +55,7 @@ async def test_sessions_are_what_the_apis_charged(
         summarised = {(one["project"], one["session_id"]): in_summary(one) for one in summaries.values()}
         assert_same(summarised, expected(producer, truth))
         assert_same(_live(deployment), expected(producer, truth))
+        assert flagged_traces(summaries.values()) == suspected_traces(producer)
         assert_every_key_lives_or_expires(deployment.redis, indexed=True, settled=True)
         messages = [TracesData.FromString(record) for record in records]
         rows.append(Row.of(producer, truth, messages, list(summaries.values())))

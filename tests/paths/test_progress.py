@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aggregator.progress import Start, StartReason, decide_start
+from aggregator.progress import Start, decide_start
+from aggregator.telemetry import StartReason
 
 
 @pytest.mark.parametrize(
@@ -15,10 +16,12 @@ from aggregator.progress import Start, StartReason, decide_start
         (60, 50, True, Start(50, StartReason.COMMITTED)),  # a crash between the two: read again, counted once
         (40, 50, True, Start(40, StartReason.REDIS_BEHIND)),  # Redis lost writes
         (40, 50, False, Start(40, StartReason.REDIS_BEHIND)),
-        (40, None, True, Start(40, StartReason.APPLIED)),
+        (40, None, True, Start(10, StartReason.NOT_COMMITTED)),
+        (40, None, False, Start(10, StartReason.NOT_COMMITTED)),
+        (10, None, True, Start(10, StartReason.FIRST)),  # nothing was applied yet
         (None, 50, True, Start(10, StartReason.STATE_LOST)),
         (None, 50, False, Start(50, StartReason.STATE_LOST)),
-        (5, 50, True, Start(10, StartReason.LOG_CUT)),  # retention took what was to be read again
+        (5, 50, True, Start(10, StartReason.LOG_CUT, lost=5)),  # retention took what was to be read again
         (150, 150, True, Start(10, StartReason.LOG_CUT)),  # the topic was made anew
         (100, 100, True, Start(100, StartReason.COMMITTED)),  # at the very end
         (10, 10, True, Start(10, StartReason.COMMITTED)),

@@ -16,17 +16,25 @@ positions only asynchronously.  So some private names of it are used, all of the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import CorruptRecordException, KafkaError
 
 from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.unreadable import unpacked
 from aggregator.core.errors import FatalError
 from aggregator.core.model import Partition
 from aggregator.ports import InputRecord
+from aggregator.telemetry import Event, get_logger
+
+log = get_logger()
+
+_CORRUPT_FETCHES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,7 @@ class GroupConsumer:
     def __init__(self, options: SourceOptions, security: Mapping[str, Any]) -> None:
         self._options = options
         self._woken: asyncio.Future[None] | None = None
+        self._corrupt: Counter[TopicPartition] | None = None  # while an answer can't be unpacked: how often so far
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=options.bootstrap_servers,
             group_id=options.group_id,
@@ -144,16 +153,67 @@ class GroupConsumer:
 
         Lets aiokafka's errors through: the source answers some of them.  When one partition's answer can't be
         unpacked, aiokafka throws away what it took of the others, though it has moved on in them: they are moved back.
+        Then partitions are taken one by one, to find the one to blame; what can't be unpacked `_CORRUPT_FETCHES` times
+        is no accident of the way here, and is read by `unreadable.unpacked`.
         """
-        before = {partition: self.position(partition) for partition in self.assignment()}
+        if self._corrupt is not None:
+            return await self._drain_each(max_records)
         try:
-            fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(max_records=max_records)
-        except BaseException:
+            return await self._getmany(max_records)
+        except CorruptRecordException:
+            self._corrupt = Counter()
+            raise
+
+    async def _getmany(self, max_records: int, *only: TopicPartition) -> dict[TopicPartition, list[InputRecord]]:
+        before = {partition: self.position(partition) for partition in only or self.assignment()}
+        try:
+            fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(
+                *only, max_records=max_records
+            )
+        except BaseException as error:
             for partition, offset in before.items():
                 if offset is not None and self.position(partition) not in (offset, None):
                     self.seek(partition, offset)
+            if isinstance(error, Exception) and not isinstance(error, KafkaError):
+                # Bytes that break the rules come out as whatever Python or a codec raises.
+                raise CorruptRecordException(f"a record can't be unpacked: {error}") from error
             raise
         return fetched
+
+    async def _drain_each(self, max_records: int) -> dict[TopicPartition, list[InputRecord]]:
+        counts = self._corrupt or Counter()
+        ours = self.assignment()
+        for partition in ours:
+            try:
+                fetched = await self._getmany(max_records, partition)
+            except CorruptRecordException:
+                counts[partition] += 1
+                if counts[partition] < _CORRUPT_FETCHES:
+                    self._corrupt = counts
+                    raise
+                fetched = {partition: await self._unpacked(partition)}
+            if fetched:
+                counts.pop(partition, None)
+                self._corrupt = counts if any(one in counts for one in ours) else None
+                return fetched
+        return {}
+
+    async def _unpacked(self, partition: TopicPartition) -> list[InputRecord]:
+        offset = self.position(partition)
+        if offset is None:
+            raise CorruptRecordException(f"{partition} has no position just now")
+        options = self._options
+        async with asyncio.timeout(options.ask_timeout_s):
+            found = await unpacked(
+                self._consumer._client,  # noqa: SLF001
+                partition,
+                offset,
+                wait_ms=options.fetch_wait_ms,
+                max_bytes=options.partition_fetch_bytes,
+            )
+        log.error(Event.RECORDS_UNREADABLE, topic=partition.topic, partition=partition.partition, offset=offset)
+        self.seek(partition, found.next_offset)
+        return found.records
 
     async def wait(self, seconds: float) -> None:
         """Wait until there may be records, `wake` is called, or the time is over."""

@@ -56,3 +56,8 @@ def translated(doing: str) -> Iterator[None]:
         raise FatalError(f"{doing}: {error}") from error
     except (kafka.KafkaError, OSError) as error:  # a TimeoutError is an OSError
         raise BrokerUnavailable(f"{doing}: {error or type(error).__name__}") from error
+    except RuntimeError as error:
+        if "the handler is closed" not in str(error):
+            raise
+        # uvloop on a transport that was closed a moment ago (its issue 506), where asyncio would drop the bytes.
+        raise BrokerUnavailable(f"{doing}: the connection was closed") from error

@@ -12,7 +12,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyErr
 
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, exchange_on, packed
+from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on, packed
 from aggregator.core.errors import ConfigurationError
 
 _MOST_HOPS: Final = 5
@@ -31,11 +31,12 @@ class _Member:
 
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
         try:
-            connection = self.node.acquire_connection()
-            try:
-                replies = await exchange_on(connection, commands, cancelled=cancellations())
-            finally:
-                self.node.release(connection)
+            with closed_is_lost():
+                connection = self.node.acquire_connection()
+                try:
+                    replies = await exchange_on(connection, commands, cancelled=cancellations())
+                finally:
+                    self.node.release(connection)
         except FOREIGN as error:
             self._way.forget_topology()
             raise translated(error, self.address) from error
@@ -67,10 +68,11 @@ class ClusterRedis(Connections):
 
     async def _refresh(self) -> None:
         try:
-            await self._client.initialize()
-            if self._stale:
-                await self._client.nodes_manager.initialize()
-                self._stale = False
+            with closed_is_lost():
+                await self._client.initialize()
+                if self._stale:
+                    await self._client.nodes_manager.initialize()
+                    self._stale = False
         except FOREIGN as error:
             if _is_no_cluster(error):
                 raise ConfigurationError(

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisClusterException, RedisError
 
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.cluster import ClusterRedis
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, exchange_on
+from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on
 from aggregator.core.errors import ConfigurationError
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -32,19 +35,37 @@ class SingleRedis(Connections):
         settings = client.connection_pool.connection_kwargs
         super().__init__(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
         self._client = client
+        self._streams: WeakKeyDictionary[AbstractConnection, object] = WeakKeyDictionary()
 
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
         """See `Node`: with one server the way and the node are the same."""
         pool = self._client.connection_pool
         cancelled = cancellations()
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-            try:
-                return await exchange_on(connection, commands, cancelled=cancelled)
-            finally:
-                await pool.release(connection)
+            with closed_is_lost():
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+                try:
+                    replies = await exchange_on(connection, commands, cancelled=cancelled)
+                    self._raise_anew(connection)
+                except BaseException:
+                    self._streams.pop(connection, None)
+                    raise
+                else:
+                    return replies
+                finally:
+                    await pool.release(connection)
         except FOREIGN as error:
             raise translated(error, self.address) from error
+
+    def _raise_anew(self, connection: AbstractConnection) -> None:
+        """Fail a call once, though it was done, where redis-py has made its connection anew without a word.
+
+        Another server may answer now, a replica that took over, which has missed what was written before: whoever
+        has written something must know.  (A Cluster needs longer to fail over than goes unnoticed.)
+        """
+        stream = connection._reader  # noqa: SLF001
+        if stream is not None and self._streams.setdefault(connection, stream) is not stream:
+            raise ConnectionLost("the connection was lost, and made anew")
 
     async def nodes(self) -> Sequence[Node]:
         return [self]

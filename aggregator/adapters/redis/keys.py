@@ -10,6 +10,7 @@
 | `agg:due:<shard>`                     | zset   | an entry goes when its session has settled     | schedule.py        |
 | `agg:watermarks`                      | hash   | stays: one field per partition                 | progress_write.lua |
 | `agg:progress`                        | hash   | stays: one field per partition                 | progress_write.lua |
+| `agg:progress:<n>`                    | hash   | stays: one field per partition; on a Cluster   | as above           |
 
 `agg` is the prefix.  Project and session id are percent-encoded, so that neither `/`, braces nor anything unprintable
 of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
@@ -18,13 +19,17 @@ of theirs is in a key.  All keys of one session, and none of another, share a ha
 from __future__ import annotations
 
 from binascii import crc32
+from itertools import count
 from typing import Final, NamedTuple
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from aggregator.core.errors import ConfigurationError, CorruptState
 from aggregator.core.model import Partition, SessionRef
 from aggregator.core.naming import decode_ref, encode_ref
 
 DEFAULT_PREFIX: Final = "agg"
+_WITNESSES: Final = 16
 _REMEMBERED: Final = 16_384  # sessions whose keys are kept: some 8 MB
 
 
@@ -87,6 +92,19 @@ class Keys:
     def shard(self, ref: SessionRef) -> int:
         """Which shard of the deadline index a session is in; the same in every process and version."""
         return crc32(encode_ref(ref).encode()) % self.closing_shards
+
+    def witnesses(self) -> tuple[str, ...]:
+        """The keys of the witnesses of `progress`: one in each of `_WITNESSES` equal parts of the slots.
+
+        A Cluster gives each master ranges of slots, so one with more than a part's slots in a row has a witness.
+        """
+        found: dict[int, str] = {}
+        for number in count():
+            key = f"{self.progress}:{number}"
+            found.setdefault(key_slot(key.encode()) * _WITNESSES // REDIS_CLUSTER_HASH_SLOTS, key)
+            if len(found) == _WITNESSES:
+                break
+        return tuple(found[part] for part in sorted(found))
 
     def partition_field(self, partition: Partition) -> str:
         """The field of a partition in `watermarks` and `progress`."""

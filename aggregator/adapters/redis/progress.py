@@ -1,13 +1,18 @@
-"""How far each partition has been applied, in Redis: `progress` and `watermarks`."""
+"""How far each partition has been applied, in Redis: `progress`, its witnesses, and `watermarks`.
+
+On a Cluster `progress` is on one node, and another may lose what it holds.  So next offsets are noted as well in
+witnesses, which are spread so evenly over the slots that each master has one as a rule (see `Keys.witnesses`).  A
+partition has been applied as far as the one that knows least says.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.keys import Keys
-from aggregator.adapters.redis.scripts import PROGRESS_WRITE, pack
+from aggregator.adapters.redis.scripts import PROGRESS_WITNESS, PROGRESS_WRITE, Script, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.model import Partition
 from aggregator.ports import Applied
@@ -19,64 +24,94 @@ class RedisProgress:
     def __init__(self, connections: Connections, keys: Keys) -> None:
         self._connections = connections
         self._keys = keys
+        self._witnesses = keys.witnesses() if connections.spread else ()
+        # What was told of a partition when it was read, and what stood in `progress`; until the next write.
+        self._read: dict[Partition, tuple[int | None, int | None]] = {}
 
     async def read(self, partitions: Sequence[Partition]) -> Mapping[Partition, tuple[int | None, int | None]]:
         """See `ports.Progress`."""
         offsets = await self._field_values(self._keys.progress, partitions)
         watermarks = await self._field_values(self._keys.watermarks, partitions)
-        return {who: (offsets[who], watermarks[who]) for who in partitions}
+        least = dict(offsets)
+        for witness in self._witnesses:
+            for who, noted in (await self._field_values(witness, partitions)).items():
+                known = least[who]
+                least[who] = None if known is None or noted is None else min(known, noted)
+        self._read |= {who: (least[who], offsets[who]) for who in partitions}
+        return {who: (least[who], watermarks[who]) for who in partitions}
 
     async def write(self, applied: Mapping[Partition, Applied]) -> Mapping[Partition, int | None]:
         """See `ports.Progress`; idempotent: a partition that has our next offset already counts as written.
 
-        On a Cluster the two hashes are in two slots, so offsets are moved first and watermarks raised after, of those
-        partitions whose offset was.  A crash in between leaves a watermark late, which only delays closing until the
-        next write; the other way round it could pass records that nobody has applied.
+        On a Cluster the hashes are in several slots.  Witnesses are asked first, and where one has forgotten offsets
+        nothing is moved.  A partition that was read just before is being started: its witnesses are told where.
+        Offsets are moved before watermarks are raised, of those partitions whose offset was.  A crash in between
+        leaves a watermark late, which only delays closing until the next write; the other way round it could pass
+        records that nobody has applied.
         """
+        read = {who: self._read.pop(who) for who in applied if who in self._read}
+        stood = {who: main for who, (told, main) in read.items() if told == applied[who].previous}
+        left = await self._forgotten({who: row for who, row in applied.items() if who not in stood})
         apart = self._connections.spread
         beside = "" if apart else self._keys.watermarks
-        fields = [self._keys.partition_field(who) for who in applied]
+        moving = {who: row for who, row in applied.items() if who not in left}
         replies = await self._run(
-            self._keys.progress,
+            PROGRESS_WRITE,
+            [self._keys.progress] * len(moving),
             [
                 (
                     self._keys.progress,
                     beside,
-                    field,
-                    _text(row.previous),
+                    self._keys.partition_field(who),
+                    _text(stood.get(who, row.previous)),
                     _text(row.next_offset),
                     _text(row.watermark_ms),
                 )
-                for field, row in zip(fields, applied.values(), strict=True)
+                for who, row in moving.items()
             ],
         )
-        left = {
-            who: None if reply[0] == b"" else _number(self._keys.progress, reply[0])
-            for who, reply in zip(applied, replies, strict=True)
-            if reply != 1
-        }
+        left |= {who: _stored(self._keys.progress, r) for who, r in zip(moving, replies, strict=True) if r != 1}
         if apart:
+            written = {who: row for who, row in moving.items() if who not in left}
+            await self._note({who: row._replace(previous=None) for who, row in written.items() if who in stood})
             await self._run(
-                self._keys.watermarks,
+                PROGRESS_WRITE,
+                [self._keys.watermarks] * len(written),
                 [
-                    ("", self._keys.watermarks, field, "", "", _text(row.watermark_ms))
-                    for field, (who, row) in zip(fields, applied.items(), strict=True)
-                    if who not in left
+                    ("", self._keys.watermarks, self._keys.partition_field(who), "", "", _text(row.watermark_ms))
+                    for who, row in written.items()
                 ],
             )
         return left
+
+    async def _forgotten(self, applied: Mapping[Partition, Applied]) -> dict[Partition, int | None]:
+        """Note next offsets; tells those partitions of which a witness has forgotten what it was told."""
+        forgotten: dict[Partition, int | None] = {}
+        for who, key, reply in await self._note(applied):
+            if reply != 1:
+                stored = _stored(key, reply)
+                known = forgotten.get(who, stored)
+                forgotten[who] = None if stored is None or known is None else min(stored, known)
+        return forgotten
+
+    async def _note(self, applied: Mapping[Partition, Applied]) -> Collection[tuple[Partition, str, Any]]:
+        noted = [(who, witness) for witness in self._witnesses for who in applied]
+        items = [
+            (key, self._keys.partition_field(who), _text(applied[who].previous), _text(applied[who].next_offset))
+            for who, key in noted
+        ]
+        replies = await self._run(PROGRESS_WITNESS, [key for _, key in noted], items)
+        return [(who, key, reply) for (who, key), reply in zip(noted, replies, strict=True)]
 
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
         """See `ports.Progress`; without any partition there is no watermark."""
         known = [ms for ms in (await self._field_values(self._keys.watermarks, partitions)).values() if ms is not None]
         return min(known) if known and len(known) == len(set(partitions)) else None
 
-    async def _run(self, key: str, items: Sequence[tuple[str, ...]]) -> list[Any]:
+    async def _run(self, script: Script, keys: Sequence[str], items: Sequence[tuple[str, ...]]) -> list[Any]:
         if not items:
             return []
-        return await self._connections.call(
-            PROGRESS_WRITE, Items([(key,)] * len(items), [(pack(item),) for item in items])
-        )
+        return await self._connections.call(script, Items([(key,) for key in keys], [(pack(item),) for item in items]))
 
     async def _field_values(self, key: str, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         if not partitions:
@@ -86,6 +121,11 @@ class RedisProgress:
         return {
             who: None if value is None else _number(key, value) for who, value in zip(partitions, values, strict=True)
         }
+
+
+def _stored(key: str, reply: Sequence[bytes]) -> int | None:
+    """What stood there instead, as the scripts answer it."""
+    return None if reply[0] == b"" else _number(key, reply[0])
 
 
 def _number(key: str, stored: bytes) -> int:

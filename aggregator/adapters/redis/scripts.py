@@ -82,7 +82,16 @@ SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
 PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
-ALL_SCRIPTS: Final = (TRACE_STORE, SESSION_PUT, SESSION_CLAIM, SESSION_SETTLE, SCHEDULE_MOVE, PROGRESS_WRITE)
+PROGRESS_WITNESS: Final = Script("progress_witness", items_per_call=250)
+ALL_SCRIPTS: Final = (
+    TRACE_STORE,
+    SESSION_PUT,
+    SESSION_CLAIM,
+    SESSION_SETTLE,
+    SCHEDULE_MOVE,
+    PROGRESS_WRITE,
+    PROGRESS_WITNESS,
+)
 
 
 def chunks(script: Script, bodies: Sequence[Body]) -> list[slice]:

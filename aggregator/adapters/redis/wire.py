@@ -8,18 +8,37 @@ thirty.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 FOREIGN: Final = (RedisError, RedisClusterException, OSError)
 """What redis-py raises; adapters translate it (`failures.py`)."""
 
+_CLOSED: Final = ("the handler is closed", "'NoneType' object")
+
 # Its stub knows only commands of one word.
 _pack_command: Final = cast(Callable[[tuple[str | bytes | int, ...]], bytes], hiredis.pack_command)
+
+
+@contextmanager
+def closed_is_lost() -> Iterator[None]:
+    """Raise what event loops say of a transport that was closed meanwhile as redis-py's `ConnectionError`.
+
+    uvloop raises a RuntimeError then (its issue 506), asyncio of some Pythons a TypeError or an AttributeError
+    (redis-py issue 4287): none is an OSError, so redis-py lets them through.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, AttributeError) as error:
+        if not any(words in str(error) for words in _CLOSED):
+            raise
+        raise ConnectionLost(f"the connection was closed: {error}") from error
 
 
 class Node(Protocol):

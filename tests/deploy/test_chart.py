@@ -1,0 +1,339 @@
+"""The chart and the manifests made from it: valid for every supported Kubernetes, and clear about wrong values."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from aggregator.settings import load_settings
+from deploy.generate import everything
+from deploy.generate.kustomize import COMPONENTS
+from tests.deploy.kubernetes_schemas import LOCATION
+from tests.deploy.programs import KUBERNETES, ROOT, kubernetes_schemas, program, run
+
+CHART: Final = ROOT / "deploy/helm/session-aggregator"
+KUSTOMIZE: Final = ROOT / "deploy/kustomize"
+
+SECURE: Final[Mapping[str, Any]] = {
+    "settings": {
+        "kafka": {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "sessions"},
+        "session": {"idle_timeout_s": 900, "retention_s": 3_000_000, "id_attributes": ["chat.id", "run.id"]},
+    },
+    "secretSettings": {
+        "kafka": {"sasl_password": {"secret": "kafka-user", "key": "password"}},
+        "redis": {"url": {"secret": "redis", "key": "url"}},
+    },
+    "tls": {
+        "kafka": {"secret": "kafka-tls", "cert": "tls.crt", "key": "tls.key"},
+        "redis": {"secret": "redis-tls"},
+    },
+}
+
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "default": {},
+    "secure": SECURE,
+    "keda": {"autoscaling": {"kind": "keda", "authenticationRef": "kafka"}, **SECURE},
+    "hpa": {"autoscaling": {"kind": "hpa"}},
+    "service-monitor": {
+        "monitoring": {
+            "scrape": "serviceMonitor",
+            "rules": True,
+            "dashboards": True,
+            "labels": {"release": "prometheus"},
+        }
+    },
+    "pod-monitor": {"monitoring": {"scrape": "podMonitor"}},
+    "strimzi-v1": {"strimzi": {"enabled": True, "cluster": "kafka", "namespace": "kafka"}},
+    "strimzi-v1beta2": {
+        "strimzi": {"enabled": True, "cluster": "kafka", "apiVersion": "kafka.strimzi.io/v1beta2"},
+        "settings": {"kafka": {"topics": ["a", "b"]}},
+    },
+    "everything-else": {
+        "image": {"digest": f"sha256:{'0' * 64}"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "fullnameOverride": "sessions",
+        "networkPolicy": {
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "kafka": {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [9092, 9093]},
+            "extraEgress": [{"ports": [{"port": 4317, "protocol": "TCP"}]}],
+        },
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"team": "ai"},
+        "nodeSelector": {"kubernetes.io/arch": "arm64"},
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "extraVolumes": [{"name": "own", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "own", "mountPath": "/own"}],
+    },
+    "nothing-but-the-worker": {
+        "networkPolicy": {"enabled": False},
+        "podDisruptionBudget": {"enabled": False},
+        "serviceAccount": {"create": False},
+    },
+}
+
+pytestmark = pytest.mark.timeout(1200)  # programs and schemas are made by the first test that needs them
+
+
+def template(
+    values: Mapping[str, Any], folder: Path, *options: str, version: str = KUBERNETES[0]
+) -> list[dict[str, Any]]:
+    """What the chart renders to with these values over its own."""
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(dict(values)))
+    command: list[str | Path] = [program("helm"), "template", "session-aggregator", CHART, "--namespace", "sessions"]
+    text = run([*command, "--kube-version", version, "--values", path, *options])
+    return [part for part in yaml.safe_load_all(text) if part]
+
+
+def of_kind(kind: str, parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    (found,) = (part for part in parts if part["kind"] == kind)
+    return found
+
+
+def assert_valid(parts: Sequence[Mapping[str, Any]], version: str) -> None:
+    """kubeconform finds a schema for each, strict ones, and nothing against any."""
+    location = f"{kubernetes_schemas(version)}/{LOCATION}"
+    command: list[str | Path] = [
+        program("kubeconform"),
+        "-strict",
+        "-summary",
+        "-output",
+        "json",
+        "-schema-location",
+        location,
+        "-",
+    ]
+    said = run(command, input=yaml.safe_dump_all(list(parts)))
+    assert json.loads(said)["summary"] == {"valid": len(parts), "invalid": 0, "errors": 0, "skipped": 0}
+
+
+# --- valid ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_is_valid(variant: str, version: str, tmp_path: Path) -> None:
+    parts = template(VARIANTS[variant], tmp_path, version=version)
+    assert len(parts) >= 4
+    assert_valid(parts, version)
+
+
+def test_what_is_no_field_is_found(tmp_path: Path) -> None:
+    parts = template(VARIANTS["keda"], tmp_path)
+    of_kind("ScaledObject", parts)["spec"]["maxReplicas"] = 3
+    of_kind("Deployment", parts)["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerport"] = 1
+    with pytest.raises(AssertionError) as caught:
+        assert_valid(parts, KUBERNETES[0])
+    assert "maxReplicas" in str(caught.value)
+    assert "containerport" in str(caught.value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_helm_has_nothing_to_say(variant: str, tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump(dict(VARIANTS[variant])))
+    run([program("helm"), "lint", "--strict", "--kube-version", KUBERNETES[0], "--values", path, CHART])
+
+
+# --- what it makes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_worker_understands_every_variable(variant: str, tmp_path: Path) -> None:
+    parts = template(VARIANTS[variant], tmp_path)
+    variables = dict(of_kind("ConfigMap", [part for part in parts if "AGGREGATOR" in str(part.get("data"))])["data"])
+    (container,) = of_kind("Deployment", parts)["spec"]["template"]["spec"]["containers"]
+    for entry in container.get("env", []):
+        if "valueFrom" in entry:
+            variables[entry["name"]] = "redis://:x@r/0" if entry["name"].endswith("URL") else "x"
+    for name, value in variables.items():
+        if name.startswith("AGGREGATOR_KAFKA__SSL_"):
+            folders = [mount["mountPath"] for mount in container["volumeMounts"]]
+            assert str(Path(value).parent) in folders
+            variables[name] = str(tmp_path / "values.yaml")  # any file that is there
+    settings = load_settings(variables)
+    assert settings.http.port == container["ports"][0]["containerPort"]
+    grace_s = of_kind("Deployment", parts)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s >= settings.shutdown.grace_s + 5
+    if variant == "secure":
+        assert settings.session.retention_s == 3_000_000
+        assert settings.session.id_attributes == ("chat.id", "run.id")
+
+
+def test_a_change_of_settings_replaces_the_pods(tmp_path: Path) -> None:
+    def checksum(values: Mapping[str, Any]) -> str:
+        deployment = of_kind("Deployment", template(values, tmp_path))
+        found: str = deployment["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+        return found
+
+    assert checksum({}) == checksum({"replicas": 3})
+    assert checksum({}) != checksum({"settings": {"log": {"level": "debug"}}})
+
+
+def test_an_autoscaler_alone_counts_the_workers(tmp_path: Path) -> None:
+    assert "replicas" in of_kind("Deployment", template({}, tmp_path))["spec"]
+    for kind in ("keda", "hpa"):
+        parts = template({"autoscaling": {"kind": kind}}, tmp_path)
+        assert "replicas" not in of_kind("Deployment", parts)["spec"]
+
+
+def test_no_service_or_budget_counts_the_pod_of_helm_test(tmp_path: Path) -> None:
+    parts = template({}, tmp_path)
+    labels = of_kind("Pod", parts)["metadata"]["labels"].items()
+    worker = of_kind("Deployment", parts)["spec"]["template"]["metadata"]["labels"].items()
+    for selector in (
+        of_kind("Service", parts)["spec"]["selector"],
+        of_kind("PodDisruptionBudget", parts)["spec"]["selector"]["matchLabels"],
+        of_kind("Deployment", parts)["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector.items() <= worker
+        assert not selector.items() <= labels
+    assert of_kind("NetworkPolicy", parts)["spec"]["podSelector"]["matchLabels"].items() <= labels
+
+
+# --- wrong values -----------------------------------------------------------------------------------------------------
+
+WRONG: Final[Sequence[tuple[Mapping[str, Any], str]]] = [
+    ({"replica": 3}, "additional properties 'replica' not allowed"),
+    ({"replicas": "three"}, "at '/replicas': got string, want integer"),
+    ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
+    ({"settings": {"session": {"idle_timeout": 5}}}, "at '/settings/session': additional properties 'idle_timeout'"),
+    ({"settings": {"session": {"idle_timeout_s": 0}}}, "at '/settings/session/idle_timeout_s'"),
+    ({"settings": {"kafka": {"bootstrap_servers": ["kafka"]}}}, "at '/settings/kafka/bootstrap_servers/0': 'kafka'"),
+    ({"settings": {"kafka": {"bootstrap_servers": []}}}, "at '/settings/kafka/bootstrap_servers': minItems"),
+    ({"settings": {"kafka": {"security_protocol": "TLS"}}}, "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'"),
+    ({"settings": {"kafka": {"sasl_password": "x"}}}, "additional properties 'sasl_password' not allowed"),
+    ({"settings": {"redis": {"url": "redis://:hunter2@r:6379/0"}}}, "settings.redis.url holds a password"),
+    ({"settings": {"redis": {"url": "redis://r:6380/0"}}}, "settings.redis.url has port 6380, but networkPolicy"),
+    ({"settings": {"kafka": {"bootstrap_servers": ["k:9094"]}}}, "does not let the worker reach port 9094"),
+    ({"settings": {"http": {"port": 0}}}, "at '/settings/http/port': minimum: got 0, want 1"),
+    ({"image": {"digest": "latest"}}, "at '/image/digest'"),
+    ({"resources": {"requests": {"memory": "1 GB"}}}, "at '/resources/requests/memory'"),
+    ({"replicas": 13}, "replicas is 13, but inputPartitions is 12"),
+    ({"autoscaling": {"kind": "keda", "maxReplicas": 20}}, "autoscaling.maxReplicas is 20, but inputPartitions is 12"),
+    ({"autoscaling": {"kind": "hpa", "minReplicas": 5, "maxReplicas": 4}}, "autoscaling.minReplicas is 5, greater"),
+    ({"autoscaling": {"kind": "cron"}}, "at '/autoscaling/kind': value must be one of 'none', 'keda', 'hpa'"),
+    ({"strimzi": {"enabled": True}}, "strimzi.cluster is missing"),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), WRONG, ids=[sentence[:50] for _, sentence in WRONG])
+def test_a_wrong_value_is_named(values: Mapping[str, Any], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump(dict(values)))
+    command: list[str | Path] = [
+        program("helm"),
+        "template",
+        "x",
+        CHART,
+        "--kube-version",
+        KUBERNETES[0],
+        "--values",
+        path,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+# --- what follows from it ---------------------------------------------------------------------------------------------
+
+
+def test_every_made_file_is_as_it_would_be_made_now() -> None:
+    for made in (everything.first(), everything.second(program("helm"))):
+        for path, text in made.items():
+            assert (everything.DEPLOY / path).read_text() == text, f"{path} is old: make deploy-files"
+
+
+def test_no_made_file_is_left_over() -> None:
+    made = {*everything.first(), *everything.second(program("helm"))}
+    for folder in (f"{everything.CHART}/files", "kustomize"):
+        there = {str(path.relative_to(everything.DEPLOY)) for path in (everything.DEPLOY / folder).rglob("*.*")}
+        assert there <= made
+
+
+def built(folder: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(run([program("kustomize"), "build", folder])))
+
+
+def test_the_base_is_what_helm_would_install(tmp_path: Path) -> None:
+    def known(parts: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
+        return {(part["kind"], part["metadata"]["name"]) for part in parts}
+
+    base = built(KUSTOMIZE / "base")
+    assert known(base) == known(template({}, tmp_path, "--no-hooks"))
+    assert "Helm" not in yaml.safe_dump_all(base)
+    for version in KUBERNETES:
+        assert_valid(base, version)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_component_is_valid_over_the_base(component: str, tmp_path: Path) -> None:
+    content = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "sessions",
+        "resources": [os.path.relpath(KUSTOMIZE / "base", tmp_path)],
+        "components": [os.path.relpath(KUSTOMIZE / "components" / component, tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    parts = built(tmp_path)
+    kinds = COMPONENTS[component][1]
+    assert {part["kind"] for part in parts} > set(kinds)
+    assert {part["metadata"]["namespace"] for part in parts} == {"sessions"}
+    assert ("replicas" in of_kind("Deployment", parts)["spec"]) == (component not in ("keda", "hpa"))
+    for version in KUBERNETES:
+        assert_valid(parts, version)
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "deploy/README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_values_that_the_readme_shows_are_valid(tmp_path: Path) -> None:
+    plain, secure, _ = examples("yaml")
+    for values in (plain, secure):
+        assert_valid(template(yaml.safe_load(values), tmp_path), KUBERNETES[0])
+
+
+def test_the_kustomization_that_the_readme_shows_builds(tmp_path: Path) -> None:
+    *_, text = examples("yaml")
+    above = os.path.relpath(ROOT, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("deploy/kustomize", f"{above}/deploy/kustomize"))
+    parts = built(tmp_path)
+    assert_valid(parts, KUBERNETES[0])
+    data = of_kind("ConfigMap", parts)["data"]
+    assert data["AGGREGATOR_REDIS__URL"] == "redis://redis.redis:6379/0"
+    assert data["AGGREGATOR_HTTP__PORT"] == "9464"
+    (container,) = of_kind("Deployment", parts)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/session-aggregator:0.1.0"
+
+
+def test_the_topic_that_the_readme_creates_is_the_chart_s(tmp_path: Path) -> None:
+    (command,) = (text for text in examples("") if text.startswith("kafka-topics.sh"))
+    topics = template({"strimzi": {"enabled": True, "cluster": "kafka"}}, tmp_path)
+    (spec,) = (part["spec"] for part in topics if part.get("spec", {}).get("topicName") == "otlp_spans")
+    assert dict(re.findall(r"--config (\S+?)=(\S+)", command)) == {k: str(v) for k, v in spec["config"].items()}
+    assert f"--partitions {spec['partitions']} --replication-factor {spec['replicas']}" in command
+
+
+def test_all_say_the_same_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    text = (KUSTOMIZE / "base/manifests.yaml").read_text()
+    assert re.findall(r"image: (\S+)", text) == [f"session-aggregator:{version}"]
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    assert compose["services"]["session-aggregator"]["image"] == f"session-aggregator:{version}"

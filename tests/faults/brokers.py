@@ -1,0 +1,140 @@
+"""Apache Kafka that can be broken: nodes that are killed, stopped and started again on their data.
+
+Besides the listener of the test itself each node has one listener per seat of a worker, and tells clients of that
+listener the port of a proxy: so the way between one worker and the brokers can be cut for that worker alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port, wait_until_answering
+from tests.faults.toxiproxy import Proxy, Toxiproxy
+from tests.kafka_servers import Broker, KafkaProcess, brokers_of, kafka_version_and_jars, new_cluster_id
+
+SEATS: Final = 4
+"""Workers of one deployment at most."""
+
+_START_TIMEOUT_S: Final = 60.0
+
+
+class Node:
+    """One node, with the proxies of its listeners, by seat."""
+
+    def __init__(self, number: int, process: KafkaProcess, port: int, proxies: list[Proxy]) -> None:
+        self.number = number
+        self.port = port
+        self.proxies = proxies
+        self._process = process
+        self._child: ChildProcess | None = None
+
+    def start(self) -> ChildProcess:
+        """Start it, or start it again."""
+        self._child = self._process.start()
+        return self._child
+
+    async def kill(self) -> None:
+        """Kill it where it stands."""
+        if self._child is not None:
+            os.kill(self._child.pid, signal.SIGKILL)
+            await self._child.stop()
+
+    def pause(self) -> None:
+        """Let it hang, with its connections open."""
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """End it for good."""
+        if self._child is not None:
+            await self.kill()
+
+
+class Kafka(Broker):
+    """A cluster of such nodes."""
+
+    def __init__(self, nodes: Sequence[Node], cluster_id: str, name: str) -> None:
+        servers = ",".join(f"{LOCALHOST}:{node.port}" for node in nodes)
+        super().__init__(servers, name, pid=0, is_apache=True, copies=len(nodes))
+        self.nodes = nodes
+        self._cluster_id = cluster_id
+
+    def ways(self, seat: int) -> list[Proxy]:
+        """The proxies between the worker on that seat and all nodes."""
+        return [node.proxies[seat] for node in self.nodes]
+
+    async def whole(self, children: Sequence[ChildProcess] = ()) -> None:
+        """Wait until all nodes answer and know each other."""
+        for node in self.nodes:
+
+            async def sees_all(port: int = node.port) -> bool:
+                return await brokers_of(self._cluster_id, port) == len(self.nodes)
+
+            child = children[node.number - 1] if children else node._child
+            assert child is not None
+            await wait_until_answering(child, sees_all, timeout_s=_START_TIMEOUT_S)
+
+    async def leaders(self, topic: str) -> dict[int, Node]:
+        """Which node leads each partition of a topic; those without a leader are missing."""
+        async with self.admin() as admin:
+            (about,) = await admin.describe_topics([topic])
+        by_number = {node.number: node for node in self.nodes}
+        found: dict[int, Node] = {}
+        for partition in about["partitions"]:
+            if partition["leader"] in by_number:
+                found[partition["partition"]] = by_number[partition["leader"]]
+        return found
+
+    async def coordinator(self, group: str) -> Node | None:
+        """Which node coordinates a group; None while it moves."""
+        async with self.admin() as admin:
+            found: Any = await admin.find_coordinator(group)
+        return next((node for node in self.nodes if node.number == found), None)
+
+
+@asynccontextmanager
+async def kafka(proxies: Toxiproxy, directory: Path, *, nodes: int = 1, seats: int = SEATS) -> AsyncIterator[Kafka]:
+    """Start a cluster; at the end kill it."""
+    found = kafka_version_and_jars()
+    if found is None:
+        pytest.skip("faults of Kafka need java and mvn on the PATH")
+    version, jars = found
+    cluster_id = new_cluster_id()
+    controllers = [free_port() for _ in range(nodes)]
+    made: list[Node] = []
+    for number in range(1, nodes + 1):
+        own = directory / f"kafka-{number}"
+        await asyncio.to_thread(own.mkdir, parents=True)
+        ports = {"PLAINTEXT": free_port()} | {f"SEAT{seat}": free_port() for seat in range(seats)}
+        ways = [await proxies.proxy(f"kafka-{number}-{seat}", ports[f"SEAT{seat}"]) for seat in range(seats)]
+        process = KafkaProcess(jars, own)
+        await asyncio.to_thread(
+            process.format,
+            cluster_id,
+            ports=ports,
+            advertised={f"SEAT{seat}": way.port for seat, way in enumerate(ways)},
+            node_id=number,
+            controllers=controllers,
+            timeout_s=_START_TIMEOUT_S,
+        )
+        made.append(Node(number, process, ports["PLAINTEXT"], ways))
+    cluster = Kafka(made, cluster_id, f"Apache Kafka {version}")
+    try:
+        await cluster.whole([node.start() for node in made])
+        yield cluster
+    finally:
+        for node in made:
+            await node.stop()

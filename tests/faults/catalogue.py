@@ -1,0 +1,262 @@
+"""What can break, and what its users see of it: each fault is done to a deployment under traffic, and undone.
+
+The times that a fault lasts come from the deployment's dice.  What is done to Redis, to Kafka and to workers is done
+one at a time each, so that schedules may hold any mix of faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypedDict, Unpack
+
+from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
+from tests.faults.toxiproxy import Direction
+
+Domain = Literal["worker", "redis", "kafka", "network"]
+StoreKind = Literal["any", "single", "cluster"]
+Does = Callable[[Deployment], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault; `sees` is the row of the table of guarantees.
+
+    `forgets`: Redis loses what it had acknowledged, so that summaries may be published anew.
+    `store`: what it can happen to.  `replica`: it takes a single Redis with a replica.
+    `brokers`: nodes of Kafka that it takes.  `alone`: it would disturb other deployments too
+    much.  `faketime`: it takes that library.  `within_s` bounds the time until everything sent is applied again.
+    """
+
+    name: str
+    domain: Domain
+    does: Does
+    sees: str
+    forgets: bool = False
+    store: StoreKind = "any"
+    replica: bool = False
+    brokers: int = 1
+    alone: bool = False
+    faketime: bool = False
+    within_s: float = 15.0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class More(TypedDict, total=False):
+    """The other fields of a `Fault`."""
+
+    forgets: bool
+    store: StoreKind
+    replica: bool
+    brokers: int
+    alone: bool
+    faketime: bool
+    within_s: float
+
+
+FAULTS: Final[dict[str, Fault]] = {}
+
+
+def fault(name: str, domain: Domain, sees: str, **more: Unpack[More]) -> Callable[[Does], Does]:
+    """Enter a function into the catalogue."""
+
+    def entered(does: Does) -> Does:
+        FAULTS[name] = Fault(name=name, domain=domain, does=does, sees=sees, **more)
+        return does
+
+    return entered
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+async def _replaced(deployment: Deployment, seat: int) -> None:
+    del deployment.workers_by_seat[seat]
+    if not deployment.workers_by_seat:
+        deployment.start_worker(seat)
+
+
+@fault(
+    "worker killed",
+    "worker",
+    "its partitions stand still until the group notices, then others read on",
+    within_s=SESSION_TIMEOUT_S + 5,
+)
+async def worker_killed(deployment: Deployment) -> None:
+    """SIGKILL; the others take over."""
+    seat = deployment.seat_in_use()
+    since_s = time.monotonic()
+    await deployment.workers_by_seat[seat].kill()
+    await _replaced(deployment, seat)
+    await deployment.caught_up("worker killed", since_s)
+    if seat not in deployment.workers_by_seat:
+        deployment.start_worker(seat)
+
+
+@fault("all workers killed", "worker", "nothing moves until one is started again")
+async def workers_killed(deployment: Deployment) -> None:
+    """SIGKILL to all, and one new."""
+    for seat in sorted(deployment.workers_by_seat):
+        await deployment.workers_by_seat.pop(seat).kill()
+    await asyncio.sleep(deployment.dice.uniform(0, 1))
+    since_s = time.monotonic()
+    deployment.start_worker(deployment.seats[0])
+    await deployment.caught_up("all workers killed", since_s)
+
+
+@fault("worker told to stop", "worker", "it finishes what it holds, leaves the group, and exits with 0")
+async def worker_stopped(deployment: Deployment) -> None:
+    """SIGTERM; the exit code must be 0."""
+    seat = deployment.seat_in_use()
+    since_s = time.monotonic()
+    code = await deployment.workers_by_seat[seat].terminate()
+    assert code == 0, f"the worker on seat {seat} ended with {code}"
+    await _replaced(deployment, seat)
+    await deployment.caught_up("worker told to stop", since_s)
+    if seat not in deployment.workers_by_seat:
+        deployment.start_worker(seat)
+
+
+@fault("worker suspended", "worker", "as if it were killed; when it wakes, what it still writes changes nothing")
+async def worker_suspended(deployment: Deployment) -> None:
+    """SIGSTOP for longer than the session time-out: it wakes as a zombie with work in flight."""
+    seat = deployment.seat_in_use()
+    deployment.signal(seat, signal.SIGSTOP)
+    await asyncio.sleep(SESSION_TIMEOUT_S + deployment.dice.uniform(0.5, 2))
+    since_s = time.monotonic()
+    deployment.signal(seat, signal.SIGCONT)
+    await deployment.caught_up("worker suspended", since_s)
+
+
+@fault("worker added", "worker", "the group deals the partitions anew")
+async def worker_added(deployment: Deployment) -> None:
+    """One more, where there is a seat."""
+    seat = deployment.free_seat()
+    since_s = time.monotonic()
+    if seat is not None:
+        await deployment.start_worker(seat).listening()
+    await deployment.caught_up("worker added", since_s)
+
+
+def faketime() -> Path | None:
+    """The library that shifts a process's clock; with `REQUIRE_SERVERS=1` it is an error if there is none."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found and os.environ.get("REQUIRE_SERVERS") == "1":
+        raise RuntimeError("REQUIRE_SERVERS=1, but libfaketime is missing: apt-get install faketime")
+    return found[0] if found else None
+
+
+def _odd_clock(shift: str) -> dict[str, str]:
+    return {"LD_PRELOAD": str(faketime()), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+async def _worker_with_clock(deployment: Deployment, name: str, shift: str) -> None:
+    seat = deployment.free_seat()
+    if seat is None:
+        seat = deployment.seat_in_use()
+        await deployment.workers_by_seat.pop(seat).terminate()
+    odd = _odd_clock(shift)
+    before = {name: os.environ.get(name) for name in odd}
+    os.environ.update(odd)  # a worker inherits it
+    try:
+        worker = deployment.start_worker(seat)
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value
+    await worker.listening()
+    await asyncio.sleep(deployment.dice.uniform(1, 3))
+    since_s = time.monotonic()
+    await worker.terminate()
+    await _replaced(deployment, seat)
+    await deployment.caught_up(name, since_s)
+
+
+@fault(
+    "worker's clock an hour ahead",
+    "worker",
+    "sessions may close early and be published again as they go on",
+    faketime=True,
+)
+async def clock_ahead(deployment: Deployment) -> None:
+    """A worker that is an hour ahead joins and leaves."""
+    await _worker_with_clock(deployment, "worker's clock an hour ahead", "+1h")
+
+
+@fault("worker's clock an hour behind", "worker", "sessions close late, until that worker is gone", faketime=True)
+async def clock_behind(deployment: Deployment) -> None:
+    """A worker that is an hour behind joins and leaves."""
+    await _worker_with_clock(deployment, "worker's clock an hour behind", "-1h")
+
+
+# --- network ---------------------------------------------------------------------------------------------------------
+
+
+async def _network(deployment: Deployment, name: str, *, redis: bool, half: Direction | None) -> None:
+    seat = deployment.seat_in_use()
+    ways = deployment.store.ways(seat) if redis else deployment.kafka.ways(seat)
+    for way in ways:
+        await (way.cut() if half is None else way.half_open(half))
+    await asyncio.sleep(deployment.dice.uniform(0.5, SESSION_TIMEOUT_S + 1))
+    since_s = time.monotonic()
+    for way in ways:
+        await way.heal()
+    await deployment.caught_up(name, since_s)
+
+
+@fault("way to Redis cut", "network", "that worker waits; /readyz says why")
+async def redis_cut(deployment: Deployment) -> None:
+    """Connections are closed and refused."""
+    await _network(deployment, "way to Redis cut", redis=True, half=None)
+
+
+@fault("way to Redis cut, what is sent is lost", "network", "as above, after the call's time-out")
+async def redis_mute(deployment: Deployment) -> None:
+    """Nothing arrives, connections stay open."""
+    await _network(deployment, "way to Redis cut, what is sent is lost", redis=True, half="upstream")
+
+
+@fault("way to Redis cut, answers are lost", "network", "as above; what was done unseen is done again, to no effect")
+async def redis_deaf(deployment: Deployment) -> None:
+    """Everything arrives, no answer comes back."""
+    await _network(deployment, "way to Redis cut, answers are lost", redis=True, half="downstream")
+
+
+@fault("way to Kafka cut", "network", "as a killed worker while it lasts")
+async def kafka_cut(deployment: Deployment) -> None:
+    """Connections are closed and refused."""
+    await _network(deployment, "way to Kafka cut", redis=False, half=None)
+
+
+@fault("way to Kafka cut, what is sent is lost", "network", "as a killed worker while it lasts")
+async def kafka_mute(deployment: Deployment) -> None:
+    """Nothing arrives, connections stay open."""
+    await _network(deployment, "way to Kafka cut, what is sent is lost", redis=False, half="upstream")
+
+
+@fault("way to Kafka cut, answers are lost", "network", "as a killed worker while it lasts")
+async def kafka_deaf(deployment: Deployment) -> None:
+    """Everything arrives, no answer comes back."""
+    await _network(deployment, "way to Kafka cut, answers are lost", redis=False, half="downstream")
+
+
+@fault("slow network", "network", "everything takes longer")
+async def slow_network(deployment: Deployment) -> None:
+    """Some 100 ms more for each answer."""
+    seat = deployment.seat_in_use()
+    for way in deployment.ways(seat):
+        await way.slow_down(100, 50)
+    await asyncio.sleep(deployment.dice.uniform(1, 3))
+    since_s = time.monotonic()
+    for way in deployment.ways(seat):
+        await way.heal()
+    await deployment.caught_up("slow network", since_s)

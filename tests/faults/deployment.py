@@ -1,0 +1,248 @@
+"""A deployment under fire: workers on seats, each with its own ways to Kafka and Redis, and traffic that drips in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from redis.exceptions import RedisClusterException, RedisError
+
+from tests.e2e.deliveries import PARTITIONS, Delivery
+from tests.e2e.pipeline import Pipeline
+from tests.e2e.waiting import until
+from tests.e2e.workers import Worker
+from tests.faults.brokers import Kafka
+from tests.faults.stores import Store
+from tests.faults.toxiproxy import Proxy
+
+SESSION_TIMEOUT_S: Final = 3.0
+_PATIENCE_S: Final = 60.0
+_SLOW_CLOCK_MS: Final = 23 * 3_600_000  # a day, less what spans of the workloads may lie ahead
+
+
+class Deployment(Pipeline):
+    """Made by `deployment`; `seats` are those of its workers on the brokers' listeners and the store's proxies."""
+
+    def __init__(
+        self, broker: Kafka, store: Store, topic: str, log_dir: Path, *, seats: Sequence[int], dice: random.Random
+    ) -> None:
+        super().__init__(broker, store, topic, log_dir)
+        self.kafka = broker
+        self.store = store
+        self.seats = seats
+        self.dice = dice
+        self.workers_by_seat: dict[int, Worker] = {}
+        self.journal: list[str] = []
+        self.died: list[str] = []
+        self.recovery_s: dict[str, float] = {}
+        self._began_s = time.monotonic()
+        self._closing = AsyncExitStack()
+        self._asker: AIOKafkaConsumer | None = None
+
+    def note(self, what: str) -> None:
+        """Write down what was done, with the time since the beginning."""
+        self.journal.append(f"{time.monotonic() - self._began_s:6.2f} s  {what}")
+
+    def report(self) -> str:
+        """What was done, and the end of what each worker logged."""
+        logs = [
+            f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(15)}"
+            for command in self.commands
+        ]
+        return "\n".join([*self.journal, *logs])
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    def start_worker(self, seat: int, **settings: str) -> Worker:
+        """Start one on a free seat and look no further; settings as in `Pipeline.environment`."""
+        own = {
+            "KAFKA__BOOTSTRAP_SERVERS": ",".join(way.address for way in self.kafka.ways(seat)),
+            "KAFKA__SESSION_TIMEOUT_MS": f"{SESSION_TIMEOUT_S * 1000:g}",
+            "REDIS__URL": self.store.url_from(seat),
+            "REDIS__CLUSTER": str(self.store.cluster).lower(),
+        }
+        worker = self.worker(**(own | settings))
+        self.workers_by_seat[seat] = worker
+        return worker
+
+    async def start_workers(self, count: int, **settings: str) -> None:
+        """Start so many and wait until each has a part of the partitions."""
+        started = [self.start_worker(seat, **settings) for seat in self.seats[:count]]
+        for worker in started:
+            await worker.listening()
+
+        async def look() -> bool:
+            shares = [len((await worker.metrics()).series("consumer_lag_records")) for worker in started]
+            return min(shares) > 0 and sum(shares) == PARTITIONS
+
+        await until(f"{count} workers share the partitions", look)
+
+    def seat_in_use(self) -> int:
+        """A seat with a worker, by the dice."""
+        return self.dice.choice(sorted(self.workers_by_seat))
+
+    def free_seat(self) -> int | None:
+        """A seat without a worker, if there is one."""
+        return next((seat for seat in self.seats if seat not in self.workers_by_seat), None)
+
+    def signal(self, seat: int, number: signal.Signals) -> None:
+        """Send a signal to the worker on that seat."""
+        os.kill(self.workers_by_seat[seat].child.pid, number)
+
+    def ways(self, seat: int) -> list[Proxy]:
+        """All proxies of the worker on that seat."""
+        return [*self.kafka.ways(seat), *self.store.ways(seat)]
+
+    async def heal(self) -> None:
+        """Undo whatever is broken on the network, let stopped workers go on, and see that one is left."""
+        for seat in self.seats:
+            for way in self.ways(seat):
+                await way.heal()
+        for seat, worker in list(self.workers_by_seat.items()):
+            code = worker.child.exit_code()
+            if code is None:
+                self.signal(seat, signal.SIGCONT)
+            else:
+                self.died.append(f"the worker on seat {seat} with {code}")
+                del self.workers_by_seat[seat]
+        if not self.workers_by_seat:
+            self.start_worker(self.seats[0])
+
+    # --- traffic ---------------------------------------------------------------------------------------------------
+
+    async def drip(self, records: Sequence[Delivery], seconds: float, *, odd_clocks: bool = False) -> None:
+        """Append records evenly over a time; with `odd_clocks` some say that they were made a day ago or ahead."""
+        async with AsyncExitStack() as stack:
+            producers: list[AIOKafkaProducer] = [
+                await stack.enter_async_context(
+                    self.broker.producer(compression_type=compression, linger_ms=5, enable_idempotence=True)
+                )
+                for compression in (None, "lz4")
+            ]
+            waiting = []
+            for number, record in enumerate(records):
+                key = None if record.value is not None else b"k"  # a client takes no record of neither
+                shift_ms = self.dice.choice((0, 0, -_SLOW_CLOCK_MS, 24 * 3_600_000)) if odd_clocks else 0
+                append = await self.dice.choice(producers).send(
+                    self.topic,
+                    record.value,
+                    key=key,
+                    partition=record.partition,
+                    timestamp_ms=round(time.time() * 1000) + shift_ms,
+                )
+                waiting.append(asyncio.create_task(self._noted(record, append)))
+                if number % 4 == 3:
+                    await asyncio.sleep(4 * seconds / len(records))
+            await asyncio.gather(*waiting)
+
+    async def _noted(self, record: Delivery, append: asyncio.Future[object]) -> None:
+        place = await append
+        self.sent[place.partition, place.offset] = record  # type: ignore[attr-defined]
+        self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)  # type: ignore[attr-defined]
+
+    # --- how far it has come ---------------------------------------------------------------------------------------
+
+    def progress(self) -> dict[int, int]:
+        """As in `Pipeline`; nothing while Redis does not answer, for which this waits: not in the event loop."""
+        try:
+            return super().progress()
+        except (RedisError, RedisClusterException):
+            return {}
+
+    def look_again(self) -> None:
+        """After a failover: look at the server that is the master now."""
+        self.redis.close()
+        self.redis = self.store.client()
+
+    async def resumed(self, name: str, since_s: float) -> None:
+        """Wait until progress moves again, if anything is left to apply; notes how long after `since_s` that was."""
+        before, ends = await asyncio.to_thread(self.progress), dict(self.ends)
+
+        async def look() -> bool:
+            now = await asyncio.to_thread(self.progress)
+            return any(now.get(partition, 0) != before.get(partition, 0) for partition in ends) or all(
+                now.get(partition, 0) >= end for partition, end in ends.items()
+            )
+
+        await until(f"{name}: something is applied beyond {before}", look, timeout_s=_PATIENCE_S)
+        self.record(f"{name}: resumed", time.monotonic() - since_s)
+
+    def record(self, name: str, took_s: float) -> None:
+        """Keep a recovery time, the longest of each name."""
+        self.recovery_s[name] = max(took_s, self.recovery_s.get(name, 0.0))
+        self.note(f"{name} after {took_s:.2f} s")
+
+    async def caught_up(self, name: str, since_s: float) -> None:
+        """Wait until all that was sent by now is applied; notes how long after `since_s` (monotonic) that was."""
+        ends = dict(self.ends)
+
+        async def look() -> bool:
+            applied = await asyncio.to_thread(self.progress)
+            return all(applied.get(partition, 0) >= end for partition, end in ends.items())
+
+        await until(f"{name}: {ends} applied", look, timeout_s=_PATIENCE_S)
+        self.record(name, time.monotonic() - since_s)
+
+    async def committed(self) -> dict[int, int]:
+        """The group's committed offsets by partition, from Kafka."""
+        if self._asker is None:
+            self._asker = AIOKafkaConsumer(
+                bootstrap_servers=self.broker.bootstrap_servers, group_id=f"{self.topic}-group"
+            )
+            await self._closing.enter_async_context(self._asker)
+        found = {number: await self._asker.committed(TopicPartition(self.topic, number)) for number in self.ends}
+        return {number: offset for number, offset in found.items() if offset is not None}
+
+    async def wait_settled(self) -> None:
+        """Wait until everything is applied and committed and no session is left to close."""
+
+        async def look() -> bool:
+            await asyncio.sleep(0.1)
+            applied = await asyncio.to_thread(self.progress)
+            if any(applied.get(partition, 0) < end for partition, end in self.ends.items()):
+                return False
+            if list(self.redis.scan_iter(match="agg:due:*", count=1000)):
+                return False
+            committed = await self.committed()
+            return all(committed.get(partition) == end for partition, end in self.ends.items())
+
+        await until(f"{dict(self.ends)} is committed and all sessions are closed", look, timeout_s=_PATIENCE_S)
+
+    async def close(self) -> None:
+        """End what is left of it."""
+        await self.heal()
+        await asyncio.gather(*(command.terminate() for command in self.commands))
+        await self._closing.aclose()
+        self.redis.close()
+
+
+@asynccontextmanager
+async def deployment(
+    broker: Kafka,
+    store: Store,
+    log_dir: Path,
+    *,
+    seed: int = 0,
+    seats: Sequence[int] = range(4),
+    partitions: int = PARTITIONS,
+) -> AsyncIterator[Deployment]:
+    """Make the topics; at the end stop every process."""
+    # Brokers refuse times that lie more than an hour ahead, unless told otherwise.
+    config = {"message.timestamp.after.max.ms": str(10**12)}
+    topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions, config=config)
+    made = Deployment(broker, store, topic, log_dir, seats=seats, dice=random.Random(seed))
+    for output in (made.summary_topic, made.dead_letter_topic):
+        await broker.create_topic(name=output)
+    try:
+        yield made
+    finally:
+        await made.close()

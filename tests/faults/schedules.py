@@ -1,0 +1,116 @@
+"""Seeded schedules: which faults happen when, to what traffic; the same seed makes the same schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.e2e.deliveries import WORKLOADS, Delivery, deliveries, todays_spans
+from tests.faults import kafka_faults, redis_faults  # noqa: F401 - they enter their faults into the catalogue
+from tests.faults.brokers import SEATS, Kafka
+from tests.faults.catalogue import FAULTS, Domain, Fault, StoreKind, faketime
+from tests.faults.deployment import Deployment, deployment
+from tests.faults.outcome import Outcome, assert_right
+from tests.faults.stores import Store
+
+_TRAFFIC_S: Final = 6.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What is done to one deployment."""
+
+    seed: int
+    workers: int
+    spans: int
+    odd_clocks: bool
+    faults: Sequence[tuple[float, Fault]]
+    seconds: float = _TRAFFIC_S
+
+    @property
+    def forgets(self) -> bool:
+        """Whether Redis loses something."""
+        return any(fault.forgets for _, fault in self.faults)
+
+    @property
+    def replica(self) -> bool:
+        """Whether it takes a Redis with a replica."""
+        return any(fault.replica for _, fault in self.faults)
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}: {self.workers} workers, {self.spans} spans, odd clocks: {self.odd_clocks}"]
+        return "\n".join([*lines, *(f"  at {at_s:.2f} s {fault.name}" for at_s, fault in self.faults)])
+
+
+def eligible(*, store: StoreKind, brokers: int = 1, alone: bool = False) -> list[Fault]:
+    """All faults that can happen to such a deployment; `alone` says that no other uses its brokers.
+
+    Those of clocks are left out where there is no libfaketime.
+    """
+    odd_clocks = faketime() is not None
+    return [
+        one
+        for one in FAULTS.values()
+        if one.store in ("any", store) and one.brokers <= brokers and alone >= one.alone and odd_clocks >= one.faketime
+    ]
+
+
+def drawn(seed: int, faults: Sequence[Fault], *, seats: int) -> Schedule:
+    """A schedule of some of these faults."""
+    dice = random.Random(seed)
+    chosen = [(dice.uniform(0, _TRAFFIC_S), dice.choice(faults)) for _ in range(dice.randint(2, 6))]
+    return Schedule(
+        seed=seed,
+        workers=dice.randint(2, seats),
+        spans=dice.randint(200, 500),
+        odd_clocks=dice.random() < 0.3,
+        faults=sorted(chosen, key=lambda pair: pair[0]),
+    )
+
+
+def traffic(seed: int, spans: int) -> list[Delivery]:
+    """Records of so many spans, drawn from all workloads."""
+    now_ms = round(time.time() * 1000)
+    pool = todays_spans(WORKLOADS, now_ms)
+    return deliveries(random.Random(seed).sample(pool, min(spans, len(pool))), now_ms, seed=seed)
+
+
+async def carry_out(
+    schedule: Schedule, kafka: Kafka, store: Store, log_dir: Path, *, seats: Sequence[int] = range(SEATS)
+) -> Outcome:
+    """Do all that is on the schedule and hold what is left against the oracle."""
+    # In a thread: the first call takes seconds, which others who wait would take for a server's.
+    records = await asyncio.to_thread(traffic, schedule.seed, schedule.spans)
+    async with deployment(kafka, store, log_dir, seed=schedule.seed, seats=seats) as made:
+        try:
+            return await _carried_out(schedule, made, records)
+        except BaseException as error:
+            error.add_note(f"{schedule}\n{made.report()}")
+            raise
+
+
+async def _carried_out(schedule: Schedule, made: Deployment, records: Sequence[Delivery]) -> Outcome:
+    await made.start_workers(schedule.workers)
+    locks: dict[Domain, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def do(at_s: float, fault: Fault) -> None:
+        await asyncio.sleep(at_s)
+        async with locks[fault.domain]:
+            made.note(fault.name)
+            await fault.does(made)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(made.drip(records, schedule.seconds, odd_clocks=schedule.odd_clocks))
+        for at_s, fault in schedule.faults:
+            tasks.create_task(do(at_s, fault))
+    await made.heal()
+    await made.caught_up("all faults over", time.monotonic())
+    found = await assert_right(made, records, lost=schedule.forgets)
+    assert not made.died, f"workers ended by themselves: {made.died}"
+    return found

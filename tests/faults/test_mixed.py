@@ -1,0 +1,33 @@
+"""A few schedules of mixed faults for every run of the tests, side by side; `make faults` runs them by the hour."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.faults.brokers import SEATS, kafka
+from tests.faults.schedules import carry_out, drawn, eligible
+from tests.faults.stores import single
+from tests.faults.toxiproxy import Toxiproxy
+
+_SEEDS = (7, 8)
+
+
+@pytest.mark.timeout(240)
+async def test_whatever_breaks_nothing_is_lost_and_nothing_counts_twice(tmp_path: Path) -> None:
+    faults = eligible(store="single")
+    async with Toxiproxy(tmp_path) as proxies, kafka(proxies, tmp_path, seats=SEATS * len(_SEEDS)) as brokers:
+
+        async def lane(number: int, seed: int) -> None:
+            schedule = drawn(seed, faults, seats=3)
+            log_dir = tmp_path / str(seed)
+            log_dir.mkdir()
+            seats = range(number * SEATS, (number + 1) * SEATS)
+            async with single(proxies, seats=seats.stop, replica=schedule.replica) as store:
+                await carry_out(schedule, brokers, store, log_dir, seats=seats)
+
+        async with asyncio.TaskGroup() as lanes:
+            for number, seed in enumerate(_SEEDS):
+                lanes.create_task(lane(number, seed))
