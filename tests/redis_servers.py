@@ -111,10 +111,7 @@ class RedisServer:
 
 
 class Guard:
-    """Sentinels over a master and a replica of it.
-
-    `password` is that of the servers, `own_password` of the Sentinels.
-    """
+    """Sentinels, with a password of their own, over a master and its replica."""
 
     def __init__(self, program: str, *options: str, sentinels: int = 1, password: str = "", own_password: str = ""):
         login = ("--requirepass", password, "--masterauth", password) if password else ()
