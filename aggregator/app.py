@@ -119,6 +119,7 @@ class _Worker:
         self._settings = settings
         self._pricer = pricer(settings.pricing)  # first, since its file may be refused
         kafka, session = settings.kafka, settings.session
+        self._claimed_ttl_ms = _ms(session.idle_timeout_s + session.late_ttl_s)
         self._clock = clock = SystemClock()
         self._registry = CollectorRegistry()
         self._metrics = metrics = Metrics(self._registry, monotonic_s=clock.monotonic_s)
@@ -156,6 +157,7 @@ class _Worker:
             max_duration_ms=_ms(session.max_duration_s),
             retention_ms=_ms(session.retention_s),
             max_session_traces=session.max_session_traces,
+            trace_life_ms=self._claimed_ttl_ms,
             corrupt=corrupt,
         )
         schedule = RedisSchedule(self._redis, keys, corrupt)
@@ -208,6 +210,7 @@ class _Worker:
             bootstrap_servers=self._brokers,
             group_id=kafka.group_id,
             client_id=kafka.client_id,
+            group_instance_id=kafka.group_instance_id,
             topics=() if kafka.topic_pattern else kafka.topics,
             pattern=kafka.topic_pattern,
             fetch_max_bytes=ingest.fetch_max_bytes,
@@ -235,7 +238,7 @@ class _Worker:
         return IngestLimits(
             max_batch_records=self._settings.ingest.max_batch_records,
             max_consecutive_dead_letters=self._settings.kafka.dead_letter_max_consecutive,
-            claimed_ttl_ms=_ms(session.idle_timeout_s + session.late_ttl_s),
+            claimed_ttl_ms=self._claimed_ttl_ms,
             unclaimed_ttl_ms=_ms(session.unclaimed_ttl_s),
             idle_timeout_ms=_ms(session.idle_timeout_s),
             # The group throws out a member that takes longer than its rebalance time-out.

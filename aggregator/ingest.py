@@ -67,6 +67,28 @@ class DecodedRecord:
         self.detail = detail
 
 
+class _RejectedRun:
+    """The records in a row of which nothing could be used: how many, and where they began in each partition."""
+
+    __slots__ = ("first_offsets", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.first_offsets: dict[Partition, int] = {}
+
+    def add(self, record: InputRecord) -> int:
+        """One more; gives how many there are now."""
+        self.length += 1
+        self.first_offsets.setdefault(Partition(record.topic, record.partition), record.offset)
+        return self.length
+
+    def end(self) -> None:
+        """A record that could be used."""
+        if self.length:
+            self.length = 0
+            self.first_offsets.clear()
+
+
 @dataclass(slots=True, kw_only=True)
 class Batch:
     """One answer of the source, decoded; heads, positions and epochs are those of the moment of the answer.
@@ -136,7 +158,7 @@ class Ingest:
         self._drained.set()
         self._stopping = False
         self._paused = False
-        self._consecutive = 0
+        self._rejected_run = _RejectedRun()
         self._epochs: Mapping[Partition, int] = {}
         self._known: dict[SessionRef, bool] = {}  # all True; sessions in the deadline index, least recently used first
 
@@ -298,22 +320,16 @@ class Ingest:
     async def _send_dead_letters(self, batch: Batch) -> None:
         if not batch.rejects:
             if batch.records:
-                self._consecutive = 0
+                self._rejected_run.end()
             return
         for item in batch.records:
-            if not item.reason:
-                self._consecutive = 0
-                continue
+            if item.decoded is not None:
+                self._rejected_run.end()
+                if not item.reason:
+                    continue
+            elif self._rejected_run.add(item.record) > self._limits.max_consecutive_dead_letters:
+                await self._refuse(item)
             record = item.record
-            applied = item.decoded is not None
-            self._consecutive = 0 if applied else self._consecutive + 1
-            if self._consecutive > self._limits.max_consecutive_dead_letters:
-                raise TooManyDeadLetters(
-                    f"{self._consecutive} records in a row could not be used, the last at {record.topic}/"
-                    f"{record.partition} offset {record.offset} ({item.reason}: {item.detail}); check that "
-                    "AGGREGATOR_KAFKA__TOPICS names topics of OTLP spans, or raise "
-                    "AGGREGATOR_KAFKA__DEAD_LETTER_MAX_CONSECUTIVE"
-                )
             await self._retrying("dead_letter", partial(self._send_dead_letter, item))
             self._metrics.dead_letter(item.reason)
             self._rejects.reject(
@@ -322,8 +338,19 @@ class Ingest:
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
-                partial=applied,
+                partial=item.decoded is not None,
             )
+
+    async def _refuse(self, item: DecodedRecord) -> None:
+        """Stop, and let whoever starts next stop at the same place: else each restart would let so many through."""
+        await self._progress.go_back(self._rejected_run.first_offsets)
+        record = item.record
+        raise TooManyDeadLetters(
+            f"{self._rejected_run.length} records in a row could not be used, the last at {record.topic}/"
+            f"{record.partition} offset {record.offset} ({item.reason}: {item.detail}); they are read again at the "
+            "next start; check that AGGREGATOR_KAFKA__TOPICS names topics of OTLP spans, or raise "
+            "AGGREGATOR_KAFKA__DEAD_LETTER_MAX_CONSECUTIVE"
+        )
 
     async def _send_dead_letter(self, item: DecodedRecord) -> None:
         await self._dead_letters.send(
@@ -331,6 +358,7 @@ class Ingest:
         )
 
     def _fold(self, batch: Batch) -> None:
+        self._folder.rebuilding = self._progress.rebuilding()
         add = self._folder.add
         for item in batch.records:
             decoded = item.decoded
@@ -410,6 +438,8 @@ class Ingest:
             for trace, outcome, version in zip(traces, reply.outcomes, reply.versions, strict=True):
                 if outcome is PutOutcome.FOLDED:
                     self._folder.touched_trace(trace.trace_id).not_added()
+                elif outcome is PutOutcome.TOO_LATE and trace.shown:
+                    self._folder.touched_trace(trace.trace_id).too_late()
                 elif outcome is PutOutcome.STALE and trace.shown:
                     stale[trace.trace_id] = version
         created = [trace_id for trace_id in stale if self._folder.touched_trace(trace_id).created]

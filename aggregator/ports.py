@@ -168,6 +168,7 @@ class PutOutcome(StrEnum):
     SAME = "same"  # this version was there already
     STALE = "stale"  # the session has a newer version
     FOLDED = "folded"  # the trace is folded for good; not added
+    TOO_LATE = "too_late"  # its state was begun after the one shown had expired; not added
 
 
 class Transition(StrEnum):
@@ -233,7 +234,8 @@ class SessionStore(Protocol):
 
         None stands for a reply that tells nothing (see `PutReply.tells_nothing`), which is the rule.
 
-        An older or equal version changes nothing.  A put that changes something opens, reopens or keeps open the
+        An older or equal version changes nothing, nor does one whose state was begun when the one that the session
+        shows had expired: it lacks the spans of before.  A put that changes something opens, reopens or keeps open the
         session and sets its last activity to the greatest `changed_ms` it has seen.  A tombstone for a session that
         does not exist is remembered without creating it.
         """

@@ -53,13 +53,14 @@ def decide_start(
 class _Owned:
     """What is known of one partition while it is ours."""
 
-    __slots__ = ("clock", "committed", "epoch", "recorded")
+    __slots__ = ("clock", "committed", "epoch", "rebuilt_at", "recorded")
 
     def __init__(self, clock: PartitionClock, epoch: int) -> None:
         self.clock = clock
         self.epoch = epoch
         self.recorded: int | None = None  # what we believe stands in agg:progress
         self.committed: int | None = None
+        self.rebuilt_at = 0  # up to there a store that has lost its progress may show what was read before
 
 
 class PartitionProgress:
@@ -121,6 +122,10 @@ class PartitionProgress:
         """The epoch of each partition at this moment."""
         return {partition: owned.epoch for partition, owned in self._owned.items()}
 
+    def rebuilding(self) -> bool:
+        """Whether any partition is being read again that a store may have forgotten, if only in part."""
+        return any((owned.recorded or 0) < owned.rebuilt_at for owned in self._owned.values())
+
     async def start(self) -> None:
         """Decide where the unstarted partitions begin, write that down and seek there.
 
@@ -149,6 +154,8 @@ class PartitionProgress:
                 continue  # decided anew by the next call, or given up while we asked
             announced_ms = self._announced_ms(partition, start.reason, applied[partition][1] or 0)
             self._begin(partition, start, announced_ms=announced_ms, committed=committed.get(partition))
+            if start.reason is not StartReason.COMMITTED:
+                self._owned[partition].rebuilt_at = ends[partition]
 
     def _announced_ms(self, partition: Partition, reason: StartReason, stored_ms: int) -> int:
         """The watermark that log times must not fall behind: the one in Redis, or one that Redis has lost.
@@ -249,6 +256,16 @@ class PartitionProgress:
             else:  # our own write whose answer was lost, or one of a slower former owner: both are applied
                 owned.recorded = stored
         return lost
+
+    async def go_back(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit these offsets where later ones have been committed: whoever reads on meets those records again."""
+        await self._commit(
+            {
+                partition: offset
+                for partition, offset in offsets.items()
+                if (owned := self._owned.get(partition)) is not None and (owned.committed or 0) > offset
+            }
+        )
 
     async def _commit(self, offsets: Mapping[Partition, int]) -> None:
         new = {

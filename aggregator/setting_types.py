@@ -6,7 +6,7 @@ import re
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, Secret
@@ -110,9 +110,17 @@ def _pattern(value: str) -> str:
     return value
 
 
+_SENTINEL: Final = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,@\[\]]+)(:\d{1,5})?"
+_SENTINEL_URL: Final = re.compile(
+    rf"rediss?\+sentinel://([^\s/]*@)?{_SENTINEL}(,{_SENTINEL})*/[^\s/?#]+(/\d*)?(\?[^\s#]*)?"
+)
+
+
 def _redis_url(value: RedisUrl) -> RedisUrl:
     text = value.get_secret_value()
     try:
+        if _SENTINEL_URL.fullmatch(text):
+            return value
         parts = urlsplit(text)
         if parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
             return value
@@ -120,7 +128,10 @@ def _redis_url(value: RedisUrl) -> RedisUrl:
             return value
     except ValueError:
         pass  # falls through to the same sentence; the text may hold a password and is not repeated
-    raise ValueError("must be redis://, rediss:// (TLS) or unix:// and an address")
+    raise ValueError(
+        "must be redis://, rediss:// (TLS) or unix:// and an address, or "
+        "redis+sentinel://host:26379,host2:26379/mymaster/0"
+    )
 
 
 def _file(value: Path) -> Path:

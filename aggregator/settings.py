@@ -55,6 +55,7 @@ class KafkaSettings(_Group):
     topic_pattern: RegularExpression | None = None
     encoding: Encoding = Encoding.AUTO
     group_id: Annotated[str, Field(min_length=1)] = "session-aggregator"
+    group_instance_id: Annotated[str, Field(min_length=1, max_length=249)] | None = None
     client_id: Annotated[str, Field(min_length=1)] = "session-aggregator"
     summary_topic: Topic = "session_summaries"
     dead_letter_topic: Topic = "otlp_spans_dead_letter"
@@ -243,6 +244,10 @@ def _reads_own_output(settings: Settings) -> bool:
     return any(topic in kafka.topics for topic in written)
 
 
+def _guarded(url: RedisUrl) -> bool:
+    return urlsplit(url.get_secret_value()).scheme.endswith("+sentinel")
+
+
 def _database(url: RedisUrl) -> str:
     return urlsplit(url.get_secret_value()).path.strip("/")
 
@@ -299,7 +304,12 @@ _CHECKS: Final = (
     ),
     _rule(
         (("redis", "url"), ("redis", "cluster")),
-        lambda s: s.redis.cluster and _database(s.redis.url) not in ("", "0"),
+        lambda s: s.redis.cluster and not _guarded(s.redis.url) and _database(s.redis.url) not in ("", "0"),
         "a Redis Cluster has only database 0; end it with /0, or set AGGREGATOR_REDIS__CLUSTER to false",
+    ),
+    _rule(
+        (("redis", "url"), ("redis", "cluster")),
+        lambda s: s.redis.cluster and _guarded(s.redis.url),
+        "Sentinels lead to a single server; name nodes of the Cluster, or set AGGREGATOR_REDIS__CLUSTER to false",
     ),
 )

@@ -172,6 +172,7 @@ class _Stores:
             max_duration_ms=86_400_000,
             retention_ms=86_400_000,
             max_session_traces=1000,
+            trace_life_ms=IDLE_TIMEOUT_MS + 86_400_000,
         )
 
 

@@ -139,6 +139,7 @@ class FakeSessionStore:
         idle_timeout_ms: int = 1_800_000,
         max_duration_ms: int = 86_400_000,
         max_session_traces: int = 1_000,
+        trace_life_ms: int = 88_200_000,
         crashpoint: CrashPoint = no_crash,
     ) -> None:
         self.sessions: dict[SessionRef, FakeSession] = {}
@@ -146,6 +147,7 @@ class FakeSessionStore:
         self.idle_timeout_ms = idle_timeout_ms
         self.max_duration_ms = max_duration_ms
         self.max_session_traces = max_session_traces
+        self.trace_life_ms = trace_life_ms
         self._crashpoint = crashpoint
 
     async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
@@ -166,12 +168,17 @@ class FakeSessionStore:
         outcomes, versions, changing, fresh = [], [], [], {}
         for trace in map(read_put, put.traces):
             old = known.get(trace.trace_id)
+            if old and trace.born_ms > old.changed_ms + self.trace_life_ms:
+                outcomes.append(PutOutcome.TOO_LATE)
+                versions.append(old.version)
+                continue
             if old and old.version >= trace.version:
                 outcomes.append(PutOutcome.SAME if old.version == trace.version else PutOutcome.STALE)
                 versions.append(old.version)
                 continue
             tombstone = not trace.counts.trace_count
-            if not old and session and session.folded and not trace.first and not tombstone:
+            folded_ms = max((one.changed_ms for one in session.folded), default=0) if session else 0
+            if not old and not trace.first and not tombstone and trace.born_ms <= folded_ms:
                 outcomes.append(PutOutcome.FOLDED)
                 versions.append(0)
                 continue

@@ -235,6 +235,7 @@ def count_twins(tree: Tree, kind: str, counted: Counted) -> None:
                     and alike(earlier, span)
                     and earlier.start_us <= span.start_us
                     and span.end_us <= earlier.end_us + TWIN_OVERHANG_US
+                    and span.start_us <= earlier.end_us
                     and earlier.span_id not in tree.above(span)
                     and span.span_id not in tree.above(earlier)
                 ):

@@ -16,6 +16,7 @@ class ReadPut(NamedTuple):
     trace_id: str
     version: int
     changed_ms: int
+    born_ms: int
     first: bool
     counts: Counts
     started_us: int
@@ -31,8 +32,8 @@ def read_put(put: TracePut) -> ReadPut:
     unpacker: Any = msgpack.Unpacker(strict_map_key=False)
     unpacker.feed(put.packed)
     values = list(unpacker)
-    trace_id, version, changed_ms, first, started_us, ended_us, use, model_count = values[:8]
-    counts, rest = values[8 : 8 + len(Counts())], values[8 + len(Counts()) :]
+    trace_id, version, changed_ms, born_ms, first, started_us, ended_us, use, model_count = values[:9]
+    counts, rest = values[9 : 9 + len(Counts())], values[9 + len(Counts()) :]
     models = {rest[at]: rest[at + 1 : at + 9] for at in range(0, len(rest), 9)}
     assert len(models) == model_count
     private = json.loads(put.entry)["_"]
@@ -48,6 +49,7 @@ def read_put(put: TracePut) -> ReadPut:
         trace_id=trace_id,
         version=version,
         changed_ms=changed_ms,
+        born_ms=born_ms,
         first=bool(first),
         counts=Counts._make(counts),
         started_us=started_us,

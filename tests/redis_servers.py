@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -51,9 +52,11 @@ def free_port() -> int:
 class RedisServer:
     """One server process with nothing on disk; stopped by its own process."""
 
-    def __init__(self, program: str, *options: str) -> None:
+    def __init__(self, program: str, *options: str, file: Path | None = None) -> None:
+        """With a configuration `file` it is a Sentinel."""
         self.program = program
         self.options = options
+        self.file = file
         self.port = free_port()
         self.directory = tempfile.mkdtemp(prefix="redis-test-")
         self.process: subprocess.Popen[bytes] | None = None
@@ -75,6 +78,9 @@ class RedisServer:
             *("--save", "", "--appendonly", "no", "--daemonize", "no"),
             *self.options,
         ]
+        if self.file is not None:
+            own = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory)
+            command = [self.program, str(self.file), *own, "--sentinel"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -86,6 +92,8 @@ class RedisServer:
         with self.client() as client:
             try:
                 return bool(client.ping())
+            except redis.AuthenticationError:
+                return True
             except redis.ConnectionError:
                 return False
 
@@ -100,6 +108,90 @@ class RedisServer:
         """Stop for good."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Guard:
+    """Sentinels over a master and a replica of it.
+
+    `password` is that of the servers, `own_password` of the Sentinels.
+    """
+
+    def __init__(self, program: str, *options: str, sentinels: int = 1, password: str = "", own_password: str = ""):
+        login = ("--requirepass", password, "--masterauth", password) if password else ()
+        self._password, self._own_password = password, own_password
+        self.master = RedisServer(program, *options, *login)
+        self.replica = RedisServer(program, *options, *login)
+        with self._client(self.replica) as client:
+            client.replicaof("127.0.0.1", str(self.master.port))
+        self.sentinels = [self._sentinel(program) for _ in range(sentinels)]
+
+    def _sentinel(self, program: str) -> RedisServer:
+        """A Sentinel writes down what it knows, so it takes a file of its own."""
+        file = Path(tempfile.mkdtemp(prefix="sentinel-test-")) / "sentinel.conf"
+        lines = [
+            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1",
+            "sentinel down-after-milliseconds mymaster 500",
+            "sentinel failover-timeout mymaster 60000",
+        ]
+        if self._password:
+            lines.append(f"sentinel auth-pass mymaster {self._password}")
+        if self._own_password:
+            lines.append(f"requirepass {self._own_password}")
+        file.write_text("\n".join([*lines, ""]))
+        return RedisServer(program, file=file)
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+        login = f":{self._password}@" if self._password else ""
+        own = f"?sentinel_password={self._own_password}" if self._own_password else ""
+        return f"redis+sentinel://{login}{hosts}/mymaster/0{own}"
+
+    def _client(self, server: RedisServer, password: str | None = None) -> redis.Redis:
+        return redis.Redis(host="127.0.0.1", port=server.port, protocol=2, password=password or self._password or None)
+
+    def client(self) -> redis.Redis:
+        """A plain client of the master."""
+        return self._client(self.master)
+
+    def wait_for_replica(self) -> None:
+        """Until the Sentinels know the replica and it has all that the master has."""
+        for sentinel in self.sentinels:
+            with self._client(sentinel, self._own_password) as client:
+                self._wait("find the replica", lambda: any(_usable(one) for one in client.sentinel_slaves("mymaster")))
+        with self._client(self.replica) as client:
+            self._wait("replicate", partial(_is_up, client))
+
+    def stop_replication(self) -> None:
+        """Let the replica miss what is written from now on."""
+        with self._client(self.replica) as client:
+            client.replicaof("127.0.0.1", "1")
+
+    def kill_master(self) -> None:
+        """Kill it and wait until its replica has taken over; it comes back as the new one's replica."""
+        self.master.stop()
+        with self._client(self.replica) as client:
+            self._wait("fail over", lambda: client.info("replication")["role"] == "master")
+        self.master, self.replica = self.replica, self.master
+        self.replica.start()
+        with self._client(self.replica) as client:
+            client.replicaof("127.0.0.1", str(self.master.port))
+
+    @staticmethod
+    def _wait(doing: str, look: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 2 * START_TIMEOUT_S
+        while not look():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the guarded servers did not {doing}")
+            time.sleep(0.05)
+
+    def remove(self) -> None:
+        for server in (*self.sentinels, self.master, self.replica):
+            server.remove()
+
+
+def _usable(replica: dict[str, Any]) -> bool:
+    return not replica["is_sdown"] and replica["master-link-status"] == "ok"
 
 
 class Cluster:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from mypy_extensions import i64
 
 from aggregator.core.merge import DUPLICATE, MERGED, merge_span, resolve_claim
-from aggregator.core.model import SessionRef, Span, TracePut
+from aggregator.core.model import NO_CLAIM, SessionRef, Span, TracePut
 from aggregator.core.pricing import Pricer
 from aggregator.core.put import tombstone, trace_put
 from aggregator.core.state import TraceState, decode_state, encode_state, stamp_of
@@ -58,14 +58,19 @@ class Touched:
         self.folded += self.merged
         self.merged = 0
 
-    def merge(self, max_trace_spans: i64) -> None:
-        """Merge what arrived into `state`; the counts start anew, since another state may have come from Redis."""
+    def merge(self, max_trace_spans: i64, rebuilding: bool) -> None:
+        """Merge what arrived into `state`; the counts start anew, since another state may have come from Redis.
+
+        `rebuilding`: states may have been lost whose traces sessions show, in any that their spans claim.
+        """
         state = self.state
         self.merged = 0
         self.duplicate = 0
         self.folded = 0
         self.created = not state.stored_stamp
         self.previous = state.claim
+        if not state.born_ms:
+            state.born_ms = self.log_ms[0]
         for index, span in enumerate(self.spans):
             version = state.version()
             outcome = merge_span(state, span, max_trace_spans)
@@ -80,6 +85,12 @@ class Touched:
         claim = resolve_claim(list(state.spans.values()))
         self.conflicting = claim.conflicting
         state.move_to(claim.ref)
+        if rebuilding and claim.conflicting:
+            for span in self.spans:
+                if span.claim_row != NO_CLAIM:
+                    ref = SessionRef(span.project, span.claim_session_id)
+                    if ref != claim.ref:
+                        state.leave(ref)
 
 
 class Write:
@@ -99,6 +110,8 @@ class Folder:
     """Merges batches of spans, with a bounded memory of the traces seen last.
 
     `cache_spans` bounds that memory, in spans over all traces; it decides only how often a state must be read back.
+    While it is `rebuilding`, sessions that spans of a batch claim in vain are told that the trace is not theirs: a
+    state that was lost may have been put there, and nobody remembers.
     """
 
     def __init__(self, *, max_trace_spans: int, cache_spans: int, pricer: Pricer) -> None:
@@ -110,6 +123,7 @@ class Folder:
         self._touched: dict[bytes, Touched] = {}
         self._pending: list[Touched] = []
         self._unmerged: bool = False
+        self.rebuilding: bool = False
 
     def add(self, spans: list[Span], log_ms: int) -> None:
         """Take the spans of one record."""
@@ -144,7 +158,7 @@ class Folder:
             self._unmerged = False
             self._pending = list(self._touched.values())
             for touched in self._pending:
-                touched.merge(self._max_trace_spans)
+                touched.merge(self._max_trace_spans, self.rebuilding)
         writes: list[Write] = []
         for touched in self._pending:
             state = touched.state
@@ -179,8 +193,10 @@ class Folder:
             touched.state = decode_state(known.trace_id, stamp, data)
         else:
             touched.state = TraceState(known.trace_id)
-        touched.merge(self._max_trace_spans)
+        touched.merge(self._max_trace_spans, self.rebuilding)
         state = touched.state
+        if known.stored_stamp:
+            state.born_ms = min(state.born_ms, known.born_ms)
         before = state.version()
         for span in known.spans.values():
             merge_span(state, span, self._max_trace_spans)
@@ -191,8 +207,8 @@ class Folder:
             state.move_to(claim.ref)
         left = [*known.former, known.claim] if touched.put else known.former
         for ref in left:
-            if ref is not None and ref != state.claim and ref not in state.former:
-                state.former.append(ref)
+            if ref is not None and ref != state.claim:
+                state.leave(ref)
 
     def puts(self) -> dict[SessionRef, list[TracePut]]:
         """Level 2 for every touched trace that has a session: its rollup, and a tombstone for each it has left.
@@ -210,6 +226,7 @@ class Folder:
                     trace_id=state.trace_id,
                     version=state.version(),
                     changed_ms=state.changed_ms,
+                    born_ms=state.born_ms,
                     first=touched.previous != claim,
                     conflicting=touched.conflicting,
                     truncated=state.truncated,
@@ -220,7 +237,9 @@ class Folder:
                 else:
                     traces.append(put)
             for ref in state.former:
-                puts.setdefault(ref, []).append(tombstone(state.trace_id, state.version(), state.changed_ms))
+                puts.setdefault(ref, []).append(
+                    tombstone(state.trace_id, state.version(), state.changed_ms, state.born_ms)
+                )
         return puts
 
     def touched(self) -> list[Touched]:

@@ -27,6 +27,7 @@ def trace_put(
     trace_id: bytes,
     version: i64,
     changed_ms: i64,
+    born_ms: i64,
     first: bool,
     conflicting: bool,
     truncated: bool,
@@ -59,19 +60,19 @@ def trace_put(
         version=version,
         changed_ms=changed_ms,
         shown=True,
-        packed=packed_put(hex_id, version, changed_ms, first, counts, bounds, users, models),
+        packed=packed_put(hex_id, version, (changed_ms, born_ms), first, counts, bounds, users, models),
         entry=entry.getvalue(),
     )
 
 
-def tombstone(trace_id: bytes, version: i64, changed_ms: i64) -> TracePut:
+def tombstone(trace_id: bytes, version: i64, changed_ms: i64, born_ms: i64) -> TracePut:
     """An empty rollup: keeps older versions of a trace out of a session that it has left."""
     return TracePut(
         trace_id=trace_id,
         version=version,
         changed_ms=changed_ms,
         shown=False,
-        packed=packed_put(trace_id.hex().encode(), version, changed_ms, False, _NO_COUNTS, (0, 0), [], {}),
+        packed=packed_put(trace_id.hex().encode(), version, (changed_ms, born_ms), False, _NO_COUNTS, (0, 0), [], {}),
         entry=b'{"_":' + private_json(version, changed_ms, _NO_COUNTS, (0, 0), [], [], {}, NO_SCOPES) + b"}",
     )
 
@@ -79,18 +80,19 @@ def tombstone(trace_id: bytes, version: i64, changed_ms: i64) -> TracePut:
 def packed_put(
     hex_id: bytes,
     version: i64,
-    changed_ms: i64,
+    times_ms: tuple[int, int],
     first: bool,
     counts: Counts,
     bounds: tuple[int, int],
     users: list[FirstUse],
     models: dict[str, list[int]],
 ) -> bytes:
-    """A series of MessagePack values, as `model.TracePut` describes it."""
+    """A series of MessagePack values, as `model.TracePut` describes it; `times_ms` are changed and born."""
     out = BytesWriter()
     pack_raw(out, hex_id)
     pack_int(out, version)
-    pack_int(out, changed_ms)
+    pack_int(out, times_ms[0])
+    pack_int(out, times_ms[1])
     pack_int(out, 1 if first else 0)
     pack_int(out, bounds[0])
     pack_int(out, bounds[1])

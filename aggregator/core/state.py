@@ -2,7 +2,7 @@
 
 The encoding is private to this program.  Layout (integers are LEB128 varints, texts are indexes into one table):
 
-    format, flags, replacements, changed_ms, base start_us,
+    format, flags, replacements, changed_ms, its distance from born_ms, base start_us,
     number of texts, (length, UTF-8)...,
     claim (0, or 1 project session), number of former sessions, (project session)...,
     number of spans, then per span: presence bits, span id, [parent], times relative to the base, and what the
@@ -28,7 +28,7 @@ from mypy_extensions import i64, u8
 from aggregator.core.errors import CorruptState
 from aggregator.core.model import NO_CLAIM, NO_COST, SessionRef, Span
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 _VERSION_SHIFT: Final = 32
 _MAX_REPLACEMENTS: Final = 2**32 - 1
 MAX_TRACE_SPANS: Final = 1_000_000
@@ -55,14 +55,27 @@ class TraceState:
 
     `claim` and `former` are what the last encoding stored: the session of the trace, and those it has left, which
     hold tombstones.  `stored_stamp` is that of the state that Redis is believed to have, empty for none.
+    `born_ms` is the log time at which it was begun without a stored one: two states of one trace that were begun at
+    different times may hold different spans under one version.
     """
 
-    __slots__ = ("changed_ms", "claim", "former", "replacements", "spans", "stored_stamp", "trace_id", "truncated")
+    __slots__ = (
+        "born_ms",
+        "changed_ms",
+        "claim",
+        "former",
+        "replacements",
+        "spans",
+        "stored_stamp",
+        "trace_id",
+        "truncated",
+    )
 
     def __init__(self, trace_id: bytes) -> None:
         self.trace_id: bytes = trace_id
         self.spans: dict[bytes, Span] = {}
         self.replacements: i64 = 0
+        self.born_ms: i64 = 0
         self.changed_ms: i64 = 0
         self.truncated: bool = False
         self.claim: SessionRef | None = None
@@ -90,7 +103,12 @@ class TraceState:
         if claim is not None and claim in self.former:
             self.former.remove(claim)
         if old is not None:
-            self.former.append(old)
+            self.leave(old)
+
+    def leave(self, ref: SessionRef) -> None:
+        """Remember a session that the trace does not belong to, though it may be shown there."""
+        if ref not in self.former:
+            self.former.append(ref)
             if len(self.former) > _MAX_FORMER:
                 del self.former[0]
 
@@ -251,6 +269,7 @@ def encode_state(state: TraceState) -> bytes:
     out.append(u8(1 if state.truncated else 0))
     _write_varint(out, state.replacements)
     _write_varint(out, state.changed_ms)
+    _write_varint(out, state.changed_ms - state.born_ms)
     _write_varint(out, base_us)
     _write_varint(out, len(texts.index))
     out.write(texts.out.getvalue())
@@ -384,6 +403,7 @@ def _read_state(trace_id: bytes, data: bytes) -> TraceState:
     state.truncated = reader.varint() == 1
     state.replacements = reader.varint()
     state.changed_ms = reader.varint()
+    state.born_ms = state.changed_ms - reader.varint()
     base_us = reader.varint()
     for _ in range(reader.varint()):
         reader.texts.append(reader.take(reader.varint()).decode())

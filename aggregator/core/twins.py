@@ -176,6 +176,7 @@ def _is_twin(call: Call, outer: Call) -> bool:
     beyond: i64 = call.span.completion_tokens - outer.span.completion_tokens
     return (
         call.span.end_us <= outer.span.end_us + OVERHANG_US
+        and call.span.start_us <= outer.span.end_us
         and call.span.scope != outer.span.scope
         and (call.first > outer.last or call.last < outer.first)
         and beyond >= -COMPLETION_MARGIN

@@ -64,6 +64,7 @@ def stores(connections: Connections, client: Any) -> Redis:
             max_duration_ms=1000,
             retention_ms=100_000,
             max_session_traces=1000,
+            trace_life_ms=100_000,
             corrupt=corrupt,
         ),
         schedule=RedisSchedule(connections, KEYS, corrupt),

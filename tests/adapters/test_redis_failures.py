@@ -25,7 +25,13 @@ S, OTHER = ref("s-1"), ref("s-2")
 
 def sessions_on(connections: Connections) -> RedisSessions:
     return RedisSessions(
-        connections, KEYS, idle_timeout_ms=10, max_duration_ms=1000, retention_ms=1000, max_session_traces=10
+        connections,
+        KEYS,
+        idle_timeout_ms=10,
+        max_duration_ms=1000,
+        retention_ms=1000,
+        max_session_traces=10,
+        trace_life_ms=88_200_000,
     )
 
 

@@ -25,6 +25,7 @@ def trace_put(
     version: int = 8 * 2**32,
     *,
     changed_ms: int = T0_MS,
+    born_ms: int = T0_MS,
     first: bool = True,
     counts: Mapping[str, int] | None = None,
     started_us: int = T0_US,
@@ -47,7 +48,7 @@ def trace_put(
         version=version,
         changed_ms=changed_ms,
         shown=sums.trace_count > 0,
-        packed=packed_put(hex_id.encode(), version, changed_ms, first, sums, bounds, uses, figures),
+        packed=packed_put(hex_id.encode(), version, (changed_ms, born_ms), first, sums, bounds, uses, figures),
         entry=json.dumps(
             {
                 "_": private,
@@ -71,9 +72,9 @@ def whole_reply(put: SessionPut, reply: PutReply | None, idle_timeout_ms: int) -
     return PutReply([PutOutcome.APPLIED] * len(versions), versions, Transition.NONE, latest_ms + idle_timeout_ms)
 
 
-def gone(number: int, version: int, *, changed_ms: int = T0_MS) -> TracePut:
+def gone(number: int, version: int, *, changed_ms: int = T0_MS, born_ms: int = T0_MS) -> TracePut:
     """A tombstone."""
-    return tombstone(trace_id(number), version, changed_ms)
+    return tombstone(trace_id(number), version, changed_ms, born_ms)
 
 
 def ref(session_id: str = "s-1", project: str = "demo") -> SessionRef:

@@ -22,6 +22,7 @@ from tests.redis_servers import RunningServers, assert_every_key_lives_or_expire
 IDLE_MS = 1_800_000
 MAX_DURATION_MS = 86_400_000
 RETENTION_MS = 7_200_000
+TRACE_LIFE_MS = IDLE_MS + RETENTION_MS
 MAX_TRACES = 20
 
 
@@ -69,7 +70,12 @@ class Stores:
 
 
 def fake_stores(keys: Keys) -> Stores:
-    sessions = FakeSessionStore(idle_timeout_ms=IDLE_MS, max_duration_ms=MAX_DURATION_MS, max_session_traces=MAX_TRACES)
+    sessions = FakeSessionStore(
+        idle_timeout_ms=IDLE_MS,
+        max_duration_ms=MAX_DURATION_MS,
+        max_session_traces=MAX_TRACES,
+        trace_life_ms=TRACE_LIFE_MS,
+    )
     schedule = FakeSchedule(closing_shards=keys.closing_shards)
     return Stores(FakeTraceStore(), sessions, schedule, FakeProgress(), keys)
 
@@ -82,6 +88,7 @@ def redis_stores(connections: Connections, client: Any, keys: Keys) -> Stores:
         max_duration_ms=MAX_DURATION_MS,
         retention_ms=RETENTION_MS,
         max_session_traces=MAX_TRACES,
+        trace_life_ms=TRACE_LIFE_MS,
     )
     schedule = RedisSchedule(connections, keys)
     stores = Stores(RedisTraces(connections, keys), sessions, schedule, RedisProgress(connections, keys), keys)

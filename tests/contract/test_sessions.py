@@ -7,9 +7,10 @@ import pytest
 from aggregator.core.model import TIME_LAST, TracePut
 from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
 from tests.contract.builders import HOUR_US, T0_MS, T0_US, gone, plain_rollup, ref, trace_put, whole_reply
-from tests.contract.conftest import IDLE_MS, MAX_DURATION_MS, MAX_TRACES, Stores
+from tests.contract.conftest import IDLE_MS, MAX_DURATION_MS, MAX_TRACES, TRACE_LIFE_MS, Stores
 
 APPLIED, SAME, STALE, FOLDED = PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED
+TOO_LATE = PutOutcome.TOO_LATE
 S = ref()
 
 
@@ -65,6 +66,31 @@ async def test_versions_decide(stores: Stores) -> None:
     assert stores.session_hash(S)["span_count"] == "10"
     assert stores.session_hash(S)["prompt_tokens"] == "100"
     assert stores.model_fields(S)["gpt-4o:calls"] == 1
+
+
+@pytest.mark.parametrize("version", [4, 5, 6])
+async def test_a_state_begun_after_the_one_shown_had_expired_never_replaces_it(stores: Stores, version: int) -> None:
+    """Else more late spans than the trace had would take the place of its figures."""
+    await put(stores, trace_put(1, 5, changed_ms=T0_MS + 9), gone(2, 5, changed_ms=T0_MS + 9))
+    before = stores.session_hash(S), stores.model_fields(S)
+    born_ms = T0_MS + 9 + TRACE_LIFE_MS + 1
+    late = trace_put(1, version, changed_ms=born_ms, born_ms=born_ms, counts={"span_count": 1}, first=version == 4)
+    moved = gone(1, version, changed_ms=born_ms, born_ms=born_ms)
+    returned = trace_put(2, version, changed_ms=born_ms, born_ms=born_ms)
+    for trace in (late, moved, returned):
+        reply = await put(stores, trace)
+        assert reply == PutReply([TOO_LATE], [5], Transition.NONE, T0_MS + 9 + IDLE_MS)
+    assert (stores.session_hash(S), stores.model_fields(S)) == before
+
+
+async def test_a_state_rebuilt_while_the_one_shown_could_have_lived_replaces_it(stores: Stores) -> None:
+    """A node of a Cluster has lost trace states, and the log is read again."""
+    await put(stores, trace_put(1, 5, changed_ms=T0_MS + 9))
+    born_ms = T0_MS + 9 + TRACE_LIFE_MS
+    assert (await put(stores, trace_put(1, 4, changed_ms=born_ms, born_ms=born_ms))).outcomes == [STALE]
+    grown = trace_put(1, 6, changed_ms=born_ms, born_ms=born_ms, counts={"span_count": 9})
+    assert (await put(stores, grown)).outcomes == [APPLIED]
+    assert stores.session_hash(S)["span_count"] == "9"
 
 
 async def test_two_versions_of_one_trace_in_one_put(stores: Stores) -> None:
@@ -263,6 +289,15 @@ async def test_cost_source_follows_its_counts(stores: Stores) -> None:
     assert stores.session_hash(S)["cost_source"] == "priced"
     await put(stores, gone(2, 2))
     assert stores.session_hash(S)["cost_source"] == "none"
+
+
+async def test_what_was_begun_after_the_last_change_of_those_folded_is_none_of_them(stores: Stores) -> None:
+    """A redelivery after a crash between the levels: the trace is this session's already, but was never put."""
+    for number in range(MAX_TRACES + 1):
+        await put(stores, trace_put(number, 1, changed_ms=T0_MS + number))
+    redelivered = [trace_put(98, 1, changed_ms=T0_MS + 99, born_ms=T0_MS + born, first=False) for born in (1, 2)]
+    assert [(await put(stores, trace)).outcomes for trace in redelivered] == [[FOLDED], [APPLIED]]
+    assert stores.session_hash(S)["trace_count"] == str(MAX_TRACES + 2)
 
 
 async def test_too_many_traces_are_folded_for_good(stores: Stores) -> None:

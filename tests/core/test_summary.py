@@ -64,6 +64,7 @@ def test_a_trace_travels_with_its_entry() -> None:
             trace_id=TRACE,
             version=8 << 32,
             changed_ms=77,
+            born_ms=77,
             first=True,
             conflicting=True,
             truncated=False,
@@ -108,14 +109,16 @@ def test_a_trace_travels_with_its_entry() -> None:
 def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
     rollup = TraceRollup()
     rollup.started_us, rollup.ended_us = started_us, ended_us
-    put = trace_put(rollup, trace_id=TRACE, version=1, changed_ms=1, first=False, conflicting=False, truncated=False)
+    put = trace_put(
+        rollup, trace_id=TRACE, version=1, changed_ms=1, born_ms=1, first=False, conflicting=False, truncated=False
+    )
     entry = json.loads(put.entry)
     assert (entry["started_at"] is None, entry["ended_at"] is None) == (not started_us, not ended_us)
     assert entry["duration_ms"] is None
 
 
 def test_a_tombstone_is_empty_but_for_its_version() -> None:
-    put = read_put(tombstone(TRACE, 8 << 32, 77))
+    put = read_put(tombstone(TRACE, 8 << 32, 77, 70))
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, False)
     assert put.counts == Counts()
     assert json.loads(put.entry) == {"_": [8, 0, 0, 77, 0, [-len(Counts())], [], [], {}]}
@@ -161,7 +164,14 @@ def test_where_a_cost_is_from(reported: int, priced: int, source: str) -> None:
 def session_rollup(**changes: object) -> SessionRollup:
     entry = json.loads(
         trace_put(
-            trace_rollup(), trace_id=TRACE, version=1, changed_ms=1, first=True, conflicting=False, truncated=False
+            trace_rollup(),
+            trace_id=TRACE,
+            version=1,
+            changed_ms=1,
+            born_ms=1,
+            first=True,
+            conflicting=False,
+            truncated=False,
         ).entry
     )
     late = entry | {"trace_id": "a" * 32, "started_at": None, "ended_at": None, "duration_ms": None}
@@ -234,6 +244,7 @@ def stored_entry(
         trace_id=number.to_bytes(16, "big"),
         version=1,
         changed_ms=1,
+        born_ms=1,
         first=True,
         conflicting=False,
         truncated=False,
@@ -245,7 +256,9 @@ def stored_entry(
 def test_traces_say_where_their_cost_is_from() -> None:
     both = figures_of([llm(1, None, 10, 5, cost=7), llm(2, None, 10, 5, model="priced")])
     mixed = json.loads(
-        trace_put(both, trace_id=TRACE, version=1, changed_ms=1, first=True, conflicting=False, truncated=False).entry
+        trace_put(
+            both, trace_id=TRACE, version=1, changed_ms=1, born_ms=1, first=True, conflicting=False, truncated=False
+        ).entry
     )
     entries = [stored_entry(1, scope="a", cost=7), stored_entry(2, scope="a", starts=1), mixed]
     document = summary(session_rollup(trace_entries=entries))

@@ -168,6 +168,10 @@ class TestTwins:
     def test_fifty_milliseconds_of_overhang_at_the_end_are_allowed(self, overhang: int, prompt: int) -> None:
         assert figures_of(twins(100, 10, 90 + overhang)).prompt_tokens == prompt
 
+    @pytest.mark.parametrize(("begins", "prompt"), [(10_000, 10), (10_001, 20)])
+    def test_a_call_that_begins_after_the_other_has_ended_is_another_one(self, begins: int, prompt: int) -> None:
+        assert figures_of(twins(10_000, begins, 100)).prompt_tokens == prompt
+
     def test_of_equally_early_ones_the_shortest_counts(self) -> None:
         assert list(figures_of(twins(50, 0, 60)).models) == ["outer"]
 

@@ -13,6 +13,7 @@ from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceS
 from tests.oracle import expected_sessions, flat_price
 from tests.paths.worlds import (
     IDLE_MS,
+    RETENTION_MS,
     SHARDS,
     Life,
     Stores,
@@ -30,9 +31,14 @@ ALL = [list(range(PARTITIONS))]
 seldom = settings(max_examples=40)  # an example is some hundred batches
 
 
-def fresh_world(*, max_duration_ms: int = 10**12) -> World:
+def fresh_world(*, max_duration_ms: int = 10**12, max_session_traces: int = 1000) -> World:
     traces, schedule, progress = FakeTraceStore(), FakeSchedule(closing_shards=SHARDS), FakeProgress()
-    sessions = FakeSessionStore(idle_timeout_ms=IDLE_MS, max_duration_ms=max_duration_ms, max_session_traces=1000)
+    sessions = FakeSessionStore(
+        idle_timeout_ms=IDLE_MS,
+        max_duration_ms=max_duration_ms,
+        max_session_traces=max_session_traces,
+        trace_life_ms=RETENTION_MS,
+    )
 
     async def lose() -> None:
         for content in (traces.states, sessions.sessions, schedule.entries, progress.offsets, progress.marks):

@@ -53,6 +53,7 @@ def stores_on(connections: Connections, empty: Callable[[], object]) -> Stores:
             max_duration_ms=10**12,
             retention_ms=RETENTION_MS,
             max_session_traces=1000,
+            trace_life_ms=RETENTION_MS,
         ),
         schedule=RedisSchedule(connections, KEYS),
         progress=RedisProgress(connections, KEYS),

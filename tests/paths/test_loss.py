@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from aggregator.core.model import Partition, SessionRef
 from aggregator.core.state import stamped_version
 from tests.builders import BASE_MS, record, span
@@ -16,8 +18,11 @@ WEAK = Record(record([span(1, {"gen_ai.conversation.id": "weak"})]), 0, BASE_MS)
 STRONG = Record(record([span(2, {"session.id": "strong"})]), 0, BASE_MS + 10)
 
 
-async def lost_at(step: int) -> set[SessionRef]:
-    """Read the weak claim, lose everything at that call, and read both claims in one batch; who shows the trace?"""
+async def lost_at(step: int, crash: dict[int, str] | None = None) -> set[SessionRef]:
+    """Read the weak claim, lose everything at that call, and read both claims in one batch; who shows the trace?
+
+    `crash` are calls later than `step` at which the worker crashes.
+    """
     world = fresh_world()
     lose = world.stores.lose
 
@@ -27,7 +32,7 @@ async def lost_at(step: int) -> set[SessionRef]:
 
     world.stores = dataclasses.replace(world.stores, lose=lose_while_the_log_goes_on)
     world.write([WEAK], 1)
-    await live(world, Life(assigned=[[0]], plans=[{step: "lose"}], crash=False))
+    await live(world, Life(assigned=[[0]], plans=[{step: "lose"} | (crash or {})], crash=True))
     if len(world.log.partitions) == 1 and sum(map(len, world.log.partitions.values())) == 1:
         return set()  # the life was over before that call
     await finish(world, 1)
@@ -47,6 +52,17 @@ async def test_a_session_that_was_put_after_the_loss_is_left_when_the_trace_move
         assert shown == {SessionRef("default", "strong")}, f"lost at call {steps}"
         steps += 1
     assert steps > 10
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+async def test_so_it_is_when_the_worker_crashes_before_it_has_noticed_the_loss(fault: str) -> None:
+    """The trace's state is gone with what it knew; a session that was put after the loss must be told nevertheless."""
+    for gap in (1, 2):
+        steps = 0
+        while shown := await lost_at(steps, {steps + gap: fault}):
+            assert shown == {SessionRef("default", "strong")}, f"lost at call {steps}, crash {fault} {steps + gap}"
+            steps += 1
+        assert steps > 10
 
 
 async def test_spans_stored_by_another_worker_after_a_loss_are_not_overwritten() -> None:

@@ -56,6 +56,7 @@ class World:
 
     stores: Stores
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
+    max_consecutive_dead_letters: int = 1000
     log: FakeLog = field(init=False)
     sink: FakeSink = field(init=False)
 
@@ -112,7 +113,7 @@ class Worker:
             encoding="auto",
             limits=IngestLimits(
                 max_batch_records=3,
-                max_consecutive_dead_letters=1000,
+                max_consecutive_dead_letters=world.max_consecutive_dead_letters,
                 claimed_ttl_ms=RETENTION_MS,
                 unclaimed_ttl_ms=RETENTION_MS,
                 idle_timeout_ms=IDLE_MS,

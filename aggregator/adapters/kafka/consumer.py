@@ -50,6 +50,8 @@ class SourceOptions:
     `session_timeout_ms` is how long a dead worker's partitions stay unread; heartbeats come ten times in it.
     `rebalance_timeout_ms` is how long the group waits for a member that finishes its work in flight; joining takes as
     long at worst, so `request_timeout_ms` is raised above it.
+    With a `group_instance_id` (static membership) a worker that stops does not leave the group: its partitions wait for
+    one of the same name, for `session_timeout_ms` at most, and nobody else's move.
     A worker that does not call `fetch` for `max_poll_interval_ms` gives its partitions up.
     `metadata_max_age_ms` bounds how long a new partition stays unnoticed.
     `ask_timeout_s` bounds commits and questions; for `topic_wait_s` a missing topic is waited for at start, as brokers
@@ -61,6 +63,7 @@ class SourceOptions:
     topics: Sequence[str] = ()
     pattern: str | None = None
     client_id: str = "session-aggregator"
+    group_instance_id: str | None = None
     fetch_max_bytes: int = 4 * 1024 * 1024
     partition_fetch_bytes: int = 1024 * 1024
     check_crcs: bool = True
@@ -88,6 +91,7 @@ class GroupConsumer:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=options.bootstrap_servers,
             group_id=options.group_id,
+            group_instance_id=options.group_instance_id,
             client_id=options.client_id,
             enable_auto_commit=False,
             auto_offset_reset="none",

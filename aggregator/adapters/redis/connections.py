@@ -1,4 +1,4 @@
-"""The way to Redis: one server, or a Cluster by setting.
+"""The way to Redis: one server, whichever Sentinels name if the URL says so, or a Cluster by setting.
 
 redis-py keeps pools, TLS and AUTH; batches go past its command layer (`wire.py`).
 """
@@ -6,12 +6,13 @@ redis-py keeps pools, TLS and AUTH; batches go past its command layer (`wire.py`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisClusterException, RedisError
@@ -19,6 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.cluster import ClusterRedis
 from aggregator.adapters.redis.failures import translated
+from aggregator.adapters.redis.sentinels import SCHEMES, addresses, guarded
 from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on
 from aggregator.core.errors import ConfigurationError
 
@@ -31,9 +33,10 @@ class SingleRedis(Connections):
 
     spread = False
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, address: str = "") -> None:
         settings = client.connection_pool.connection_kwargs
-        super().__init__(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
+        where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+        super().__init__(address or where)
         self._client = client
         self._streams: WeakKeyDictionary[AbstractConnection, object] = WeakKeyDictionary()
 
@@ -80,10 +83,45 @@ class SingleRedis(Connections):
         return (await node.exchange([command]))[0]
 
 
+class _Master:
+    """The server that the Sentinels named last."""
+
+    def __init__(self, way: SingleRedis, address: str) -> None:
+        self.address: Final = address
+        self.exchange: Final = way.exchange
+
+
+class GuardedRedis(SingleRedis):
+    """The master among servers that Sentinels watch.
+
+    After a failover its connections break, and the new ones go to the new master.
+    """
+
+    def __init__(self, client: Redis, sentinel: Sentinel) -> None:
+        self._pool = cast(SentinelConnectionPool, client.connection_pool)  # as redis-py's `master_for` makes it
+        self._sentinel = sentinel
+        super().__init__(client, f"{self._pool.service_name} of the Sentinels {addresses(sentinel)}")
+
+    async def nodes(self) -> Sequence[Node]:
+        """See `Connections`; asks the Sentinels."""
+        try:
+            with closed_is_lost():
+                host, port = await self._pool.get_master_address()  # type: ignore[no-untyped-call]
+        except FOREIGN as error:
+            raise translated(error, self.address) from error
+        return [_Master(self, f"{host}:{port} ({self.address})")]
+
+    async def close(self) -> None:
+        await super().close()
+        await self._sentinel.aclose()
+
+
 def connect(
     url: str, *, cluster: bool = False, socket_timeout_s: float = SOCKET_TIMEOUT_S, max_connections: int = 100
 ) -> Connections:
     """Make the way to `url` (`redis://`, `rediss://` or `unix://`, with user, password and database as usual).
+
+    `redis+sentinel://` and `rediss+sentinel://` are as in `sentinels.guarded`.
 
     Nothing is connected yet.  Retrying is left to the caller, who knows that everything here may be repeated.
     """
@@ -95,6 +133,8 @@ def connect(
         "protocol": 2,
     }
     try:
+        if url.partition("://")[0] in SCHEMES:
+            return GuardedRedis(*guarded(url, shared))
         if not cluster:
             return SingleRedis(Redis.from_url(url, **shared))
         client = RedisCluster.from_url(url, **shared)
@@ -103,7 +143,7 @@ def connect(
         # The error is not quoted: it may hold the URL with its password.
         raise ConfigurationError(
             "AGGREGATOR_REDIS__URL: can't be read; it must look like redis://user:password@host:6379/0 "
-            "(or rediss://, unix://)"
+            "(or rediss://, unix://, redis+sentinel://user:password@host:26379,host2:26379/mymaster/0)"
         ) from error
 
 

@@ -25,7 +25,7 @@ LISTED: Final = 16  # users and services of a session, at most
 _BILLION: Final = 1_000_000_000
 _LAST_US: Final = 253_402_300_799_999_999  # the year 9999
 _TRANSITIONS: Final = (Transition.NONE, Transition.OPENED, Transition.REOPENED)
-_OUTCOMES: Final = (PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED)
+_OUTCOMES: Final = (PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED, PutOutcome.TOO_LATE)
 _CLAIM_OUTCOMES: Final = (
     ClaimOutcome.CLAIMED,
     ClaimOutcome.NOT_DUE,
@@ -56,6 +56,7 @@ class RedisSessions:
         max_duration_ms: int,
         retention_ms: int,
         max_session_traces: int,
+        trace_life_ms: int,
         corrupt: CorruptKeys | None = None,
     ) -> None:
         """All workers must be given the same times: they are not stored with a session."""
@@ -63,7 +64,7 @@ class RedisSessions:
         self._keys = keys
         self._corrupt = corrupt or CorruptKeys(connections, keys)
         self._idle_timeout_ms: Final = idle_timeout_ms
-        self._put_head = (idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces)
+        self._put_head = (idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, trace_life_ms)
         self._claim_head = (idle_timeout_ms, max_duration_ms, retention_ms)
         self._settle_head = (retention_ms,)
 
@@ -183,7 +184,7 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     users: dict[str, FirstUse] = {}
     services: set[str] = set()
     if folded_part:
-        _, _, folded_users, folded_services = json.loads(folded_part)
+        _, _, folded_users, folded_services, _ = json.loads(folded_part)
         _merge_users(users, folded_users, 0)
         services.update(folded_services)
     shown: list[dict[str, object]] = []

@@ -2,14 +2,14 @@
 -- session_put: move the sums of many sessions by the difference between the new and the old versions of their traces.
 --
 -- ARGV[1]  A series of MessagePack values, flat, since tables are what unpacking costs: idle_timeout_ms,
---          max_duration_ms, retention_ms, max_session_traces, number of items; then per item its length in bytes, its
---          number of traces, and session key, the traces (model.TracePut.packed), project, session id.
+--          max_duration_ms, retention_ms, max_session_traces, trace_life_ms, number of items; then per item its length
+--          in bytes, its number of traces, and session key, the traces (model.TracePut.packed), project, session id.
 --          KEYS is only for routing and may be empty.
 -- ARGV[2..]  the entries of all traces.  They stand apart because making a string costs Lua a walk over its bytes.
 -- RETURNS  MessagePack list, for some items {index, error text}, {index, transition, deadline_ms} where all traces were
 --          applied, or {index, transition, deadline_ms, outcomes, versions}.  Nothing is said of an item whose traces
 --          were all applied to a session that was open, and is due idle_timeout_ms after the latest change put.
---          transition: 0 none, 1 opened, 2 reopened.  outcome: 0 applied, 1 same, 2 stale, 3 folded.
+--          transition: 0 none, 1 opened, 2 reopened.  outcome: 0 applied, 1 same, 2 stale, 3 folded, 4 too late.
 --
 -- Private fields of the session hash, as a rule of at most the 64 bytes that one takes in a listpack; JSON text, since
 -- clients that decode what they read must be able to read the hash whole (session_claim.lua and session_settle.lua read
@@ -18,11 +18,15 @@
 --       entries in :traces, traces folded, close reason (0 none, 1 idle, 2 max_duration), started_us, ended_us]; since,
 --       last activity, start and end are distances from opened, the last two in microseconds and false where unknown
 --   _u  start_us in 16 digits and span id of the first use of user_id; missing without a user
---   _f  [started_us, ended_us, uses, services] of the folded traces, times as text; missing while none is folded
+--   _f  [started_us, ended_us, uses, services, latest changed_ms] of the folded traces, times as text; missing while
+--       none is folded
 -- The sums are the public fields; those of model.Counts that are none have a name that begins with _ and are missing
 -- until there is something to count.
 --
 -- Idempotent: a version that :traces holds already, or an older one, changes nothing; all written values are absolute.
+-- A trace state lives for trace_life_ms after its last write.  One that was begun later than that after the change that
+-- the session shows does not go on from what is shown: it lacks the spans of before, and nothing of it is taken.  One
+-- begun earlier is rebuilt, after a store has lost it, and is taken once its version is the greater.
 -- Every key is read before the first is written, so that an item whose slot is moving fails whole.
 -- Integers are formatted with %d, which is exact up to 2^63 where a C long has 64 bits.
 
@@ -30,13 +34,13 @@ local call, unpack_limit, decode, encode = redis.call, cmsgpack.unpack_limit, cj
 local find, format, match, sub = string.find, string.format, string.match, string.sub
 local floor, max, min = math.floor, math.max, math.min
 
-local APPLIED, SAME, STALE, IS_FOLDED = 0, 1, 2, 3
+local APPLIED, SAME, STALE, IS_FOLDED, TOO_LATE = 0, 1, 2, 3, 4
 local NONE, OPENED_NOW, REOPENED = 0, 1, 2
 local OPEN, CLOSED = 0, 2
 -- Positions in _s.
 local STATUS, OPENED, SINCE, LAST, ENTRIES, FOLDED, REASON, STARTED, ENDED = 1, 3, 4, 5, 6, 7, 8, 9, 10
 -- Positions in what describes a trace (model.TracePut.packed), one further since unpack_limit puts its offset first.
-local ID, VERSION, CHANGED, FIRST, T_STARTED, T_ENDED, USE, MODELS = 2, 3, 4, 5, 6, 7, 8, 9
+local ID, VERSION, CHANGED, BORN, FIRST, T_STARTED, T_ENDED, USE, MODELS = 2, 3, 4, 5, 6, 7, 8, 9, 10
 -- Positions in model.Counts, one further likewise, and the fields that hold the sums; the cost has fields of its own.
 local TRACES, PROMPT, COMPLETION, REPORTED, PRICED, TRUNCATED, USD, NANO = 2, 7, 8, 16, 17, 22, 23, 24
 local COUNTS = 23
@@ -67,13 +71,13 @@ local SLICE = 1000  -- even, since fields and values go in pairs
 local LISTED = 16
 
 local argument = ARGV[1]
-local offset, idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, item_count =
-  unpack_limit(argument, 5, 0)
+local offset, idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, trace_life_ms, item_count =
+  unpack_limit(argument, 6, 0)
 retention_ms = format('%d', retention_ms)
 
 -- The item at work: its keys, and what its traces change.
 local session_key, traces_key, models_key
-local moved, rows, changed, replaced, exact, least_ms
+local moved, rows, changed, replaced, exact, least_ms, folded_ms
 local entries_before = 1  -- how many of ARGV stand before the item's own entries
 
 -- Tables that every item fills anew: growing one costs more than what is put in.
@@ -179,6 +183,11 @@ local function version_of(entry)
   return spans * VERSION_UNIT + replacements
 end
 
+local function changed_of(entry)
+  local started, distance_ms = match(entry, '^{"_":%[%d+,%d+,(%d+),(-?%d+)')
+  return started and floor(started / 1000) + distance_ms or private_part(entry)[P_CHANGED]
+end
+
 local function byte_order(a, b)
   -- The < of Lua asks the server's locale, which is not the order of bytes.
   for position = 1, min(#a, #b) do
@@ -271,10 +280,7 @@ local function fold(state)
   end
   for index = 1, #all, 2 do
     if not fresh[all[index]] then
-      local entry = all[index + 1]
-      local started, distance_ms = match(entry, '^{"_":%[%d+,%d+,(%d+),(-?%d+)')
-      local changed_ms = started and floor(started / 1000) + distance_ms or private_part(entry)[P_CHANGED]
-      aged[#aged + 1] = {changed_ms, all[index], entry}
+      aged[#aged + 1] = {changed_of(all[index + 1]), all[index], all[index + 1]}
     end
   end
   table.sort(aged, function(a, b)
@@ -284,8 +290,8 @@ local function fold(state)
     return byte_order(a[2], b[2])
   end)
   local stored = call('HGET', session_key, '_f')
-  local folded = stored and decode(stored) or {0, 0, {}, {}}
-  folded[1], folded[2] = tonumber(folded[1]), tonumber(folded[2])
+  local folded = stored and decode(stored) or {0, 0, {}, {}, 0}
+  folded[1], folded[2], folded[5] = tonumber(folded[1]), tonumber(folded[2]), tonumber(folded[5])
   local entries = #all / 2
   local count = min(#aged, max(entries - max_session_traces, floor((max_session_traces + 9) / 10)))
   for index = 1, count do
@@ -297,11 +303,12 @@ local function fold(state)
     folded[2] = max(folded[2], part[P_ENDED])
     merge_users(folded[3], part[P_USERS])
     merge_services(folded[4], part[P_SERVICES])
+    folded[5] = max(folded[5], part[P_CHANGED])
     call('HDEL', traces_key, aged[index][2])
   end
   if count > 0 then
     -- As text, since cjson would write so large numbers rounded.
-    folded[1], folded[2] = format('%d', folded[1]), format('%d', folded[2])
+    folded[1], folded[2], folded[5] = format('%d', folded[1]), format('%d', folded[2]), format('%d', folded[5])
     for _, use in ipairs(folded[3]) do
       use[1] = format('%d', use[1])
     end
@@ -309,6 +316,15 @@ local function fold(state)
   end
   state[ENTRIES] = entries - count
   state[FOLDED] = state[FOLDED] + count
+end
+
+-- Whether a trace that the session does not show can be one of those folded: they had begun before the latest of them
+-- was changed.
+local function may_be_folded(trace)
+  if not folded_ms then
+    folded_ms = tonumber(decode(call('HGET', session_key, '_f'))[5])
+  end
+  return trace[BORN] <= folded_ms
 end
 
 -- Models ------------------------------------------------------------------------------------------------------------
@@ -498,7 +514,7 @@ end
 
 -- Reads a trace of the item: its values and its counts by the positions above.
 local function read_trace(at)
-  local trace = {unpack_limit(argument, 8, at)}
+  local trace = {unpack_limit(argument, 9, at)}
   local counts = {unpack_limit(argument, COUNTS, trace[1])}
   at = counts[1]
   trace[1] = at  -- where its models begin
@@ -544,11 +560,17 @@ end
 local function take(trace, counts, shown, state, bounds)
   local shown_version = shown and version_of(shown) or 0
   if shown and shown_version >= trace[VERSION] then
+    if trace[BORN] > changed_of(shown) + trace_life_ms then
+      return TOO_LATE, shown_version
+    end
     return shown_version == trace[VERSION] and SAME or STALE, shown_version
-  elseif not shown and state[FOLDED] > 0 and trace[FIRST] == 0 and counts[TRACES] > 0 then
+  elseif not shown and state[FOLDED] > 0 and trace[FIRST] == 0 and counts[TRACES] > 0 and may_be_folded(trace) then
     return IS_FOLDED, shown_version
   end
   local old = shown and private_part(shown)
+  if old and trace[BORN] > old[P_CHANGED] + trace_life_ms then
+    return TOO_LATE, shown_version
+  end
   if not shown then
     state[ENTRIES] = state[ENTRIES] + 1
   end
@@ -763,7 +785,7 @@ end
 local function put(at, trace_count)
   at, session_key = unpack_limit(argument, 1, at)
   traces_key, models_key = session_key .. ':traces', session_key .. ':models'
-  moved, rows, changed, replaced, exact, least_ms = nil, {}, false, false, true, nil
+  moved, rows, changed, replaced, exact, least_ms, folded_ms = nil, {}, false, false, true, nil, nil
   for position = TRACES, NANO do
     sums[position] = nil
   end
