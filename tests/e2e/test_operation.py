@@ -38,6 +38,7 @@ COUNTERS: Final = {
     "ignored_values_total": {"field", "reason"},
     "redis_retries_total": set(),
     "trace_conflicts_total": set(),
+    "corrupt_keys_total": {"kind"},
     "open_sessions": set(),
     "consumer_lag_records": {"topic", "partition"},
     "watermark_lag_seconds": {"topic", "partition"},
@@ -123,6 +124,7 @@ SINGLE: Final = {
     "open_sessions": 0,
     "redis_retries_total": 0,
     "trace_conflicts_total": 0,
+    "corrupt_keys_total": 0,
 }
 
 

@@ -33,7 +33,7 @@ def garbled(client: Any, key: str) -> None:
     """The same type with an inside that means nothing."""
     match client.type(key):
         case "string":
-            client.set(key, client.getrange(key, 0, -3), keepttl=True)
+            client.setrange(key, client.strlen(key), "x")
         case "hash":
             for field in client.hkeys(key):
                 client.hset(key, field, '"x')
