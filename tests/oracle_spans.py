@@ -20,9 +20,9 @@ from tests.oracle_tables import (
     CACHE_APART_SCOPES,
     CLAIM_ROWS,
     COST_ATTRIBUTES,
+    DOCUMENT_FAMILIES,
     GENAI_OPERATIONS,
     LANGFUSE_COLUMNS,
-    MLFLOW_COLUMNS,
     MODEL_ATTRIBUTES,
     NAMED_CLASSES,
     OPENINFERENCE_KINDS,
@@ -229,17 +229,34 @@ def langfuse_figures(value: Plain) -> Figures | None:
     return figures
 
 
+def families_told(attributes: Attributes) -> list[Figures]:
+    """All families that are present, in order."""
+    found = [figures_from(family, attributes, columns) for family, columns in PLAIN_FAMILIES]
+    found.append(langfuse_figures(attributes.get("langfuse.observation.usage_details")))
+    for name, columns in DOCUMENT_FAMILIES:
+        document = json_object(attributes.get(name))
+        found.append(None if document is None else figures_from(name, document, columns))
+    return [figures for figures in found if figures is not None]
+
+
 def read_figures(attributes: Attributes) -> Figures | None:
-    """Takes the first family that is present."""
-    for family, columns in PLAIN_FAMILIES:
-        figures = figures_from(family, attributes, columns)
-        if figures is not None:
-            return figures
-    figures = langfuse_figures(attributes.get("langfuse.observation.usage_details"))
-    if figures is not None:
-        return figures
-    mlflow = json_object(attributes.get("mlflow.chat.tokenUsage"))
-    return None if mlflow is None else figures_from("mlflow", mlflow, MLFLOW_COLUMNS)
+    """Takes the first family; details and total that it lacks are those of the first other one of the same call."""
+    told = families_told(attributes)
+    if not told:
+        return None
+    first = told[0]
+    call = (first.prompt or 0, first.completion or 0)
+    same = [one for one in told if any(call) and (one.prompt or 0, one.completion or 0) == call] or [first]
+    if first.cache_read and first.cache_write and first.reasoning:
+        return first
+    return replace(
+        first,
+        cache_read=next((one.cache_read for one in same if one.cache_read), 0),
+        cache_write=next((one.cache_write for one in same if one.cache_write), 0),
+        reasoning=next((one.reasoning for one in same if one.reasoning), 0),
+        total=next((one.total for one in same if one.total is not None), None),
+        inclusive=any(one.inclusive for one in same),
+    )
 
 
 def writes_cache_apart(scope: str, attributes: Attributes) -> bool:

@@ -116,7 +116,7 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
             (V + "outputTokens", V + "completionTokens"),
             (V + "cachedInputTokens", V + "inputTokenDetails.cacheReadTokens"),
             (V + "inputTokenDetails.cacheWriteTokens",),
-            (V + "reasoningTokens",),
+            (V + "reasoningTokens", V + "outputTokenDetails.reasoningTokens"),
             (V + "totalTokens", V + "tokens"),
         ),
     ),
@@ -152,11 +152,17 @@ LANGFUSE_COLUMNS: tuple[tuple[str, ...], ...] = (
     ),
     ("total", "total_tokens"),
 )
-MLFLOW_COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("input_tokens",),
-    ("output_tokens",),
-    ("cache_read_input_tokens",),
-    ("cache_creation_input_tokens",),
-    (),
-    ("total_tokens",),
+# After Langfuse's, by the attribute that holds them.
+DOCUMENT_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
+    (
+        "mlflow.chat.tokenUsage",
+        (
+            ("input_tokens",),
+            ("output_tokens",),
+            ("cache_read_input_tokens",),
+            ("cache_creation_input_tokens",),
+            (),
+            ("total_tokens",),
+        ),
+    ),
 )

@@ -239,7 +239,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         (_V + "outputTokens", _V + "completionTokens"),
         (_V + "cachedInputTokens", _V + "inputTokenDetails.cacheReadTokens"),
         (_V + "inputTokenDetails.cacheWriteTokens",),
-        (_V + "reasoningTokens",),
+        (_V + "reasoningTokens", _V + "outputTokenDetails.reasoningTokens"),
         (_V + "totalTokens", _V + "tokens"),
     ),
     "langfuse": (

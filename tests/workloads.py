@@ -46,7 +46,6 @@ SESSIONS: tuple[Value, ...] = ("s-1", "s-1", "s-2", "a/b é", 7, True, " s-1 ")
 PROJECTS = ("", "demo", "p/2")
 USERS: tuple[Value, ...] = ("u-1", "u-2", " u-2", "", 3, "x" * 513)
 SERVICES = ("", "chat", "search")
-MODELS = ("priced-a", "priced-b", "unheard-of", "m" * 300)
 PROVIDERS = ("openai", "anthropic", "aws.bedrock")
 COSTS: tuple[Value, ...] = (0, 0.0, 0.25, 0.1, "0.5", " 1e-3 ", 1.5e-9, 2.5e-9, 1, 1_000_000)
 
@@ -129,7 +128,7 @@ def traces(draw: st.DrawFn, trace: int, *, home: tuple[Value, str], max_spans: i
         number = trace * 100 + len(sketches)
         if len(sketches) > 0 and draw(one_in(3)):
             sketches.append(draw(echoes(number, sketches)))
-        elif len(sketches) > 0 and draw(one_in(6)):
+        elif len(sketches) > 0 and draw(one_in(4)):
             sketches += draw(calls_within(number, sketches))
         else:
             sketches.append(draw(fresh_sketches(number, sketches)))
@@ -270,15 +269,18 @@ class _Writer:
             if isinstance(usage[key], int) and not tokens.has_details:
                 usage[key] = self.pick(HOSTILE_TOKENS)
                 return usage, False, ""
-        if self.seldom(8):  # A second family beside it, which is not added.
+        if self.seldom(5):  # A second family beside it, which is not added, but may tell more of the same call.
             second = self.draw(st.sampled_from(FAMILIES))
-            usage = usage_attributes(second, Tokens(prompt=3, completion=2), variant) | usage
+            details = self.draw(token_figures())
+            same = replace(details, prompt=tokens.prompt, completion=tokens.completion, total_only=False)
+            beside = self.draw(st.sampled_from((same, same, details, Tokens(prompt=3, completion=2))))
+            usage = usage_attributes(second, beside, variant) | usage
             return usage, False, "openinference" if second == "openinference" else family
         return usage, True, family
 
     def model(self, sketch: Sketch, *, openinference: bool, hazard: bool) -> list[tuple[str, Value]]:
         """Names a model; the documents leave open which goes first on a half OpenInference span."""
-        name = self.pick(MODELS)
+        name = sketch.model
         if hazard:
             return [("llm.model_name", name)]
         if self.seldom(4):

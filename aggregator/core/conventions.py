@@ -180,7 +180,7 @@ USAGE: Final = (
         completion=("ai.usage.outputTokens", "ai.usage.completionTokens"),
         cache_read=("ai.usage.cachedInputTokens", "ai.usage.inputTokenDetails.cacheReadTokens"),
         cache_write=("ai.usage.inputTokenDetails.cacheWriteTokens",),
-        reasoning=("ai.usage.reasoningTokens",),
+        reasoning=("ai.usage.reasoningTokens", "ai.usage.outputTokenDetails.reasoningTokens"),
         total=("ai.usage.totalTokens", "ai.usage.tokens"),
     ),
     UsageFamily(  # Langfuse, by its own names and by OpenAI's

@@ -499,6 +499,7 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (READ, "ai.usage.inputTokenDetails.cacheReadTokens"),
         (WRITE, "ai.usage.inputTokenDetails.cacheWriteTokens"),
         (REASONING, "ai.usage.reasoningTokens"),
+        (REASONING, "ai.usage.outputTokenDetails.reasoningTokens"),
         (TOTAL, "ai.usage.totalTokens"),
         (TOTAL, "ai.usage.tokens"),
     ],
@@ -589,6 +590,69 @@ def test_names_of_a_column_rank_in_order(family: int, column: str) -> None:
 def test_families_are_never_added(family: int) -> None:
     given = {cells[0][1]: 100 + i for i, cells in enumerate(FAMILIES) if i >= family}
     assert figures(span_of(usage(given))) == (100 + family, 0, 0, 0, 0)
+
+
+VERCEL_STREAM: dict[str, object] = {  # as AI SDK 6 writes it
+    "gen_ai.usage.input_tokens": 4988,
+    "gen_ai.usage.output_tokens": 465,
+    "ai.usage.inputTokens": 4988,
+    "ai.usage.outputTokens": 465,
+    "ai.usage.totalTokens": 5453,
+    "ai.usage.cachedInputTokens": 256,
+    "ai.usage.outputTokenDetails.reasoningTokens": 33,
+}
+
+
+def test_another_family_of_the_same_call_lends_its_details() -> None:
+    assert figures(span_of(VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
+    third = {"llm.token_count.prompt": 4988, "llm.token_count.completion": 465, "llm.token_count.total": 5453}
+    assert figures(span_of(third | VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
+    langfuse = {"input": 4732, "input_cached_tokens": 256, "output": 432, "output_reasoning": 33, "total": 5453}
+    document = {"langfuse.observation.usage_details": json.dumps(langfuse)}
+    assert figures(span_of(third | document)) == (4988, 465, 256, 0, 33)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"ai.usage.inputTokens": 4987},
+        {"ai.usage.outputTokens": 464},
+        {"ai.usage.inputTokens": None, "ai.usage.outputTokens": None},
+        {"gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0, "ai.usage.totalTokens": None}
+        | {"ai.usage.inputTokens": 0, "ai.usage.outputTokens": 0},
+    ],
+)
+def test_a_family_of_another_call_lends_nothing(other: dict[str, object]) -> None:
+    assert figures(span_of(VERCEL_STREAM | other))[2:] == (0, 0, 0)
+
+
+def test_each_detail_is_of_the_first_family_that_has_it() -> None:
+    genai = {"gen_ai.usage.cache_read.input_tokens": 200, "gen_ai.usage.reasoning_tokens": 0}
+    mlflow = {"input_tokens": 4988, "output_tokens": 465, "cache_read_input_tokens": 1}
+    document = {"mlflow.chat.tokenUsage": json.dumps(mlflow | {"cache_creation_input_tokens": 9})}
+    assert figures(span_of(VERCEL_STREAM | genai | document)) == (4988, 465, 200, 9, 33)
+
+
+def test_lent_details_are_included_as_the_figures_that_lend_them_say() -> None:
+    """Where the total says that they are apart, or the cache is larger than the prompt."""
+    genai = {"gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 20}
+    apart = {"llm.token_count.prompt": 100, "llm.token_count.completion": 20}
+    details = {"gen_ai.usage.cache_read_input_tokens": 40, "gen_ai.usage.total_tokens": 160}
+    assert figures(span_of(apart | genai | details)) == (140, 20, 40, 0, 0)
+    assert written(span_of(apart | genai | details)) == (100, 20)
+    assert figures(span_of(apart | genai | {"gen_ai.usage.cache_read_input_tokens": 140})) == (240, 20, 140, 0, 0)
+
+
+def test_further_families_are_not_looked_at_where_nothing_is_missing() -> None:
+    whole = {
+        "llm.token_count.prompt": 100,
+        "llm.token_count.completion": 20,
+        "llm.token_count.prompt_details.cache_read": 3,
+        "llm.token_count.prompt_details.cache_write": 2,
+        "llm.token_count.completion_details.reasoning": 1,
+    }
+    decoded = read(whole | {"gen_ai.usage.input_tokens": "none"})
+    assert (figures(decoded.spans[0]), decoded.ignored) == ((100, 20, 3, 2, 1), [])
 
 
 def test_aggregated_usage_is_a_repeat() -> None:

@@ -185,8 +185,8 @@ class TestCounting:
         # 2 repeats its twin 3, so nothing below 1 counts, yet 1 must not.
         figures = trace_of(
             span(1, CHAIN | tokens(10, 5)),
-            span(2, LLM | tokens(10, 5), parent=1, start=10, end=90),
-            span(3, LLM | tokens(10, 5), start=5, end=95),
+            span(2, LLM | tokens(10, 5), parent=1, start=5, end=95),
+            span(3, LLM | tokens(10, 5), start=10, end=90),
             scopes=("a", "a", "b"),
         )
         assert sums(figures) == (10, 5, 0)
@@ -233,18 +233,40 @@ class TestTwins:
     def test_both_figures_must_be_the_same(self) -> None:
         assert sums(self.twins(inner=(10, 90), completion=6)) == (20, 11, 0)
 
-    def test_the_longest_of_those_that_start_together_goes_first(self) -> None:
+    @pytest.mark.parametrize(
+        ("inner", "count"),
+        [
+            ({}, 1),
+            ({"llm.token_count.completion": 21}, 1),
+            ({"llm.token_count.completion": 22}, 2),
+            ({"llm.token_count.prompt": 11}, 2),
+            ({"llm.token_count.prompt_details.cache_read": 3}, 2),
+            ({"llm.model_name": "n"}, 2),
+            ({"llm.model_name": ""}, 2),
+        ],
+    )
+    def test_of_the_same_prompt_cache_and_model_the_completion_may_differ(
+        self, inner: dict[str, Value], count: int
+    ) -> None:
+        outer = LLM | tokens(10, 5, cache_read=4) | {"llm.model_name": "m"}
+        inner = outer | tokens(10, 6, cache_read=4) | inner
+        figures = trace_of(span(1, outer, end=100), span(2, inner, start=10, end=90), scopes=("a", "b"))
+        assert sum(model.calls for model in figures.models.values()) == count
+        if count == 1:
+            assert sums(figures) == (10, inner["llm.token_count.completion"], 0)
+
+    def test_of_those_that_start_together_the_shortest_counts(self) -> None:
         figures = trace_of(
-            span(1, LLM | tokens(10, 5), end=10),
-            span(2, LLM | tokens(10, 5) | {"llm.model_name": "outer"}, end=1000),
+            span(1, LLM | tokens(10, 5) | {"llm.model_name": "inner"}, end=10),
+            span(2, LLM | tokens(10, 5), end=1000),
             scopes=("a", "b"),
         )
-        assert list(figures.models) == ["outer"]
+        assert list(figures.models) == ["inner"]
 
     def test_one_that_began_earlier_is_not_contained(self) -> None:
         assert sums(self.twins(inner=(-1, 20))) == (20, 10, 0)
 
-    def test_each_is_repeated_at_most_once(self) -> None:
+    def test_each_repeats_at_most_one(self) -> None:
         spans = [span(n, LLM | tokens(10, 5), start=n, end=90) for n in (1, 2, 3)]
         assert sums(trace_of(*spans, scopes=("a", "b", "b"))) == (20, 10, 0)
 
@@ -266,7 +288,7 @@ class TestTwins:
         )
         assert sums(figures) == (20, 10, 0)
 
-    def test_one_that_is_a_repeat_itself_is_not_repeated(self) -> None:
+    def test_each_is_one_of_two_at_most(self) -> None:
         spans = [span(n, LLM | tokens(10, 5), start=n, end=90) for n in (1, 2, 3)]
         assert sums(trace_of(*spans, scopes=("a", "b", "c"))) == (20, 10, 0)
 
@@ -459,6 +481,15 @@ class TestReadingUsage:
         assert self.figures(genai) == (20, 9, 0, 0, 0)
         assert self.figures(genai | {"llm.token_count.prompt": 10}) == (10, 0, 0, 0, 0)
         assert self.figures(genai | {"llm.token_count.prompt": -10}) == (20, 9, 0, 0, 0)
+
+    def test_other_families_of_the_same_call_lend_details_that_are_missing(self) -> None:
+        first = {"llm.token_count.prompt": 20, "llm.token_count.completion": 9}
+        genai = {"gen_ai.usage.input_tokens": 20, "gen_ai.usage.output_tokens": 9, "gen_ai.usage.total_tokens": 29}
+        vercel = {"ai.usage.inputTokens": 20, "ai.usage.outputTokens": 9, "ai.usage.cachedInputTokens": 7}
+        assert self.figures(first | genai | vercel) == (20, 9, 7, 0, 0)
+        assert self.figures(first | vercel | {"ai.usage.reasoningTokens": 2}) == (20, 9, 7, 0, 2)
+        assert self.figures(first | genai | vercel | {"ai.usage.outputTokens": 8}) == (20, 9, 0, 0, 0)
+        assert self.figures(first | vercel | {"ai.usage.totalTokens": 36}) == (27, 9, 7, 0, 0)
 
     @pytest.mark.parametrize(
         "attributes",
