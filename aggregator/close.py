@@ -119,17 +119,18 @@ class Close:
         return True
 
     async def _publish(self, rollups: Sequence[SessionRollup], deadlines_ms: Sequence[int]) -> None:
-        documents = [(rollup.ref, summary(rollup)) for rollup in rollups]
+        documents = {rollup.ref: summary(rollup) for rollup in rollups}
         if not documents:
             return
         try:
-            await self._sink.publish(documents)
+            await self._sink.publish(list(documents.items()))
         except SummaryTooLarge as error:
             log.warning(Event.SUMMARY_CUT, sessions=len(error.refs), error=str(error))
-            cut = [(rollup.ref, summary(rollup, detail=False)) for rollup in rollups if rollup.ref in error.refs]
-            await self._sink.publish(cut)
+            cut = {rollup.ref: summary(rollup, detail=False) for rollup in rollups if rollup.ref in error.refs}
+            await self._sink.publish(list(cut.items()))
+            documents |= cut
         now_ms = self._clock.now_ms()
-        for (_, document), deadline_ms in zip(documents, deadlines_ms, strict=True):
+        for document, deadline_ms in zip(documents.values(), deadlines_ms, strict=True):
             self._metrics.summary_published(len(document), (now_ms - deadline_ms) / 1000)
 
     async def _settle(

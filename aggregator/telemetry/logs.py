@@ -38,7 +38,6 @@ class Event(StrEnum):
     PARTITION_STARTED = "partition_started"  # topic, partition, offset, why
     TOPIC_CREATED = "topic_created"  # topic, partitions
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
-    RECORDS_EXPIRED = "records_expired"  # topic, partition, offset, beginning_offset
     RECORDS_LOST = "records_lost"  # topic, partition, offset, records: retention took them before they were read
     RECORDS_UNREADABLE = "records_unreadable"  # topic, partition, offset: some from there on can't be unpacked
     COMMIT_PASSED_OVER = "commit_passed_over"  # partitions, error
