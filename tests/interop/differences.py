@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.interop.stubs.bill import SessionBill
+from tests.interop.stubs.prices import Price, cost_nano
 
 Models = dict[str, Counter[str]]
 
 DETAILS: Final = ("cache_read", "cache_write", "reasoning")
+
+REPORTED: Final = "reported_cost_nano"
+"""Among the sums of a model whose calls report their cost: what they report; without it they are priced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,8 @@ class Difference:
     """Why a session's figures are not those of the bill, and how they differ, exactly; `kind` is a key of `KINDS`.
 
     `extra_traces` is how many traces there are beyond those that the producer knows of, `suspected_traces` how many of
-    them are seen to tell another trace's calls again; `models` are the names of second copies.
+    them are seen to tell another trace's calls again; `models` are the names of second copies; `prices` are those by which
+    the producer reports costs, by model as billed, in the words of `stubs/prices.toml`.
     """
 
     session: str
@@ -32,10 +37,13 @@ class Difference:
     extra_traces: int = 0
     suspected_traces: int = 0
     models: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"the kind of a difference is {self.kind!r}, not one of {', '.join(KINDS)}")
+        if (self.kind == "reported_cost") is not bool(self.prices):
+            raise ValueError(f"a difference has prices if, and only if, it is a reported_cost: {self.reason}")
 
     def applied(self, models: Models, bill: SessionBill) -> Models:
         """The sums by model as they are shown; `models` is left alone."""
@@ -104,6 +112,19 @@ def _no_errors(_models: Models, _bill: SessionBill, _: Difference) -> None:
     """It writes no spans of what was refused, so there are no traces of it; its usage is all there."""
 
 
+def _reported_cost(models: Models, _bill: SessionBill, difference: Difference) -> None:
+    """Calls of the models that have `prices` report their cost, by those instead of what the API charged."""
+    for model, price in difference.prices.items():
+        assert model in models, f"{difference.session}: there are no calls of {model} to report a cost of"
+        models[model][REPORTED] = cost_nano(price, models[model])
+
+
+def _refused_cost_zero(models: Models, bill: SessionBill, _: Difference) -> None:
+    """What was refused reports a cost of zero, which is no model's: it is no call, but it is a reported cost."""
+    if bill.errors:
+        models[""] = Counter({REPORTED: 0})
+
+
 KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = {
     "untold": _untold,
     "doubled": _doubled,
@@ -115,5 +136,7 @@ KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = 
     "streams_start": _streams_start,
     "streams_start_added": _streams_start_added,
     "no_errors": _no_errors,
+    "reported_cost": _reported_cost,
+    "refused_cost_zero": _refused_cost_zero,
 }
 """By the name that producers use."""

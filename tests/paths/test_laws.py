@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.model import SessionRef
+from aggregator.core.pricing import Pricer
+from tests.core.trees import FlatPricer
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore
 from tests.oracle import expected_sessions, flat_price
 from tests.paths.worlds import (
@@ -30,7 +32,7 @@ ALL = [list(range(PARTITIONS))]
 seldom = settings(max_examples=40)  # an example is some hundred batches
 
 
-def fresh_world(*, max_duration_ms: int = 10**12) -> World:
+def fresh_world(*, max_duration_ms: int = 10**12, pricer: Pricer | None = None) -> World:
     traces, schedule, progress = FakeTraceStore(), FakeSchedule(closing_shards=SHARDS), FakeProgress()
     sessions = FakeSessionStore(idle_timeout_ms=IDLE_MS, max_duration_ms=max_duration_ms, max_session_traces=1000)
 
@@ -41,6 +43,7 @@ def fresh_world(*, max_duration_ms: int = 10**12) -> World:
 
     return World(
         stores=Stores(traces=traces, sessions=sessions, schedule=schedule, progress=progress, lose=lose),
+        pricer=pricer or FlatPricer(),
     )
 
 
