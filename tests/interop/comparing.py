@@ -135,6 +135,14 @@ def _known(costs: Mapping[str, Cost]) -> dict[str, Cost]:
     return {model: cost for model, cost in costs.items() if cost != NO_COST}
 
 
+def billed_nano(truth: Truth) -> dict[str, int]:
+    """What the APIs charged for each session."""
+    return {
+        session: sum(cost_nano(price_of(model), sums) for model, sums in bill.models.items())
+        for session, bill in truth.bill.sessions.items()
+    }
+
+
 def suspected_traces(producer: Producer) -> dict[str, int]:
     """How many traces of its sessions must be flagged as telling another one's calls again, without zeros."""
     return {one.session: one.suspected_traces for one in producer.differences if one.suspected_traces}

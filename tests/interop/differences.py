@@ -27,8 +27,8 @@ class Difference:
     """Why a session's figures are not those of the bill, and how they differ, exactly; `kind` is a key of `KINDS`.
 
     `extra_traces` is how many traces there are beyond those that the producer knows of, `suspected_traces` how many of
-    them are seen to tell another trace's calls again; `models` are the names of second copies; `prices` are those by which
-    the producer reports costs, by model as billed, in the words of `stubs/prices.toml`.
+    them are seen to tell another trace's calls again; `models` are the names of second copies; `prices` are those by
+    which the producer reports costs, by model as billed, in the words of `stubs/prices.toml`.
     """
 
     session: str
@@ -44,6 +44,11 @@ class Difference:
             raise ValueError(f"the kind of a difference is {self.kind!r}, not one of {', '.join(KINDS)}")
         if (self.kind == "reported_cost") is not bool(self.prices):
             raise ValueError(f"a difference has prices if, and only if, it is a reported_cost: {self.reason}")
+
+    @property
+    def told(self) -> str:
+        """As a row tells it."""
+        return f"{self.session}: {self.reason}"
 
     def applied(self, models: Models, bill: SessionBill) -> Models:
         """The sums by model as they are shown; `models` is left alone."""
@@ -79,15 +84,18 @@ def _no_usage(models: Models, _bill: SessionBill, _: Difference) -> None:
 
 def _no_details(models: Models, _bill: SessionBill, _: Difference) -> None:
     """It writes neither cached nor reasoning tokens."""
-    for sums in models.values():
-        for name in DETAILS:
-            del sums[name]
+    _without_details(models, "no_details")
 
 
 def _no_reasoning(models: Models, _bill: SessionBill, _: Difference) -> None:
     """It is not told how much of the completion was reasoning."""
+    _without_details(models, "no_reasoning")
+
+
+def _without_details(models: Models, kind: str) -> None:
     for sums in models.values():
-        del sums["reasoning"]
+        for name in WITHOUT_DETAILS[kind]:
+            del sums[name]
 
 
 def _without_reasoning(models: Models, _bill: SessionBill, _: Difference) -> None:
@@ -97,9 +105,10 @@ def _without_reasoning(models: Models, _bill: SessionBill, _: Difference) -> Non
 
 
 def _streams_start(models: Models, _bill: SessionBill, _: Difference) -> None:
-    """The completion is told as it stands at a stream's start, where it is one token a call."""
+    """The completion is told as it stands at a stream's start, where it is one token a call, none of reasoning."""
     for sums in models.values():
         sums["completion"] = sums["calls"]
+        del sums["reasoning"]
 
 
 def _streams_start_added(models: Models, _bill: SessionBill, _: Difference) -> None:
@@ -140,3 +149,9 @@ KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = 
     "refused_cost_zero": _refused_cost_zero,
 }
 """By the name that producers use."""
+
+COST_ONLY: Final = ("reported_cost", "refused_cost_zero")
+"""The kinds by which tokens don't differ."""
+
+WITHOUT_DETAILS: Final[Mapping[str, tuple[str, ...]]] = {"no_details": DETAILS, "no_reasoning": ("reasoning",)}
+"""The kinds by which nothing but details differ, and which."""
