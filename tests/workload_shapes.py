@@ -22,6 +22,7 @@ SCOPES = (
     "opentelemetry.instrumentation.vertexai",
     "opentelemetry.instrumentation.google_generativeai",
     "openinference.instrumentation.vertexai",
+    "openinference.instrumentation.agno",
 )
 MODELS = ("priced-a", "priced-b", "unheard-of", "m" * 300)
 STARTS = (0.0, 0.0, 1.0, 10.0, 10.0009, 50.0, 100.0)

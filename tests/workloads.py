@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.builders import BASE_MS, Value, joined, record, span
-from tests.oracle_tables import REASONING_IN_TOTAL_SCOPES
+from tests.oracle_tables import COST_ATTRIBUTES, REASONING_IN_TOTAL_SCOPES
 from tests.workload_attributes import (
     CLASS_ATTRIBUTES,
     FAMILIES,
@@ -46,7 +46,7 @@ SESSIONS: tuple[Value, ...] = ("s-1", "s-1", "s-2", "a/b é", 7, True, " s-1 ")
 PROJECTS = ("", "demo", "p/2")
 USERS: tuple[Value, ...] = ("u-1", "u-2", " u-2", "", 3, "x" * 513)
 SERVICES = ("", "chat", "search")
-PROVIDERS = ("openai", "anthropic", "aws.bedrock")
+PROVIDERS = ("openai", "anthropic", "Anthropic", "aws.bedrock", "AwsBedrock")
 COSTS: tuple[Value, ...] = (0, 0.0, 0.25, 0.1, "0.5", " 1e-3 ", 1.5e-9, 2.5e-9, 1, 1_000_000)
 
 
@@ -251,7 +251,7 @@ class _Writer:
             *self.cost(),
             *self.claims(),
         ]
-        if self.seldom(3) or sketch.scope.startswith("openlit"):
+        if self.seldom(3) or sketch.scope.startswith(("openlit", "openinference.instrumentation.agno")):
             written.append((self.draw(st.sampled_from(PROVIDER_ATTRIBUTES)), self.pick(PROVIDERS)))
         if self.seldom(3):
             written.append((self.draw(st.sampled_from(USER_ATTRIBUTES)), self.pick(USERS)))
@@ -262,7 +262,7 @@ class _Writer:
     def usage(self, tokens: Tokens) -> tuple[dict[str, Value], bool, str]:
         if tokens.nothing:
             return {}, False, ""
-        family, variant = self.draw(st.sampled_from(FAMILIES)), self.draw(st.integers(0, 4))
+        family, variant = self.draw(st.sampled_from(FAMILIES)), self.draw(st.integers(0, 5))
         usage = usage_attributes(family, tokens, variant)
         if self.seldom(8):
             key = self.draw(st.sampled_from(sorted(usage)))
@@ -298,7 +298,7 @@ class _Writer:
     def cost(self) -> list[tuple[str, Value]]:
         if not self.seldom(3):
             return []
-        variant = self.draw(st.integers(0, 3))
+        variant = self.draw(st.integers(0, len(COST_ATTRIBUTES)))
         if self.seldom(5):
             return cost_attributes(variant, self.pick(HOSTILE_COSTS)) + cost_attributes(2, self.pick(COSTS))
         return cost_attributes(variant, self.pick(COSTS))

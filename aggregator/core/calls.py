@@ -148,14 +148,7 @@ class Calls:
 
 def usage_kind(span: Span) -> i64:
     """In which way the span's usage is looked at; `NO_USAGE` if no token figure of it is above zero."""
-    if not (
-        span.prompt_tokens > 0
-        or span.completion_tokens > 0
-        or span.embedding_tokens > 0
-        or span.cache_read_tokens > 0
-        or span.cache_write_tokens > 0
-        or span.reasoning_tokens > 0
-    ):
+    if not span.has_tokens():
         return NO_USAGE
     if span.span_class == LLM:
         return LLM_USAGE

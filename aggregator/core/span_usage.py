@@ -80,6 +80,8 @@ def read_call(span: Span, raw: RawSpan, conventions: Conventions, ignored: Ignor
         _set_usage(span, usage, raw.scope)
     if roles & table.HAS_COST:
         span.cost_nano = _cost(values, conventions, ignored)
+        if span.cost_nano == 0 and (raw.scope.zero_is_no_cost or not span.has_tokens()):
+            span.cost_nano = NO_COST  # nobody knew it
 
 
 def _borrow_details(usage: Usage, raw: RawSpan, conventions: Conventions, ignored: Ignored) -> None:
@@ -174,8 +176,8 @@ def _set_usage(span: Span, usage: Usage, scope: Scope) -> None:
         more: i64 = total - prompt - completion  # what the total holds beyond the two
         apart = total >= 0 and more > 0
         cache_apart = cache > prompt or (apart and cache > 0 and (more == cache or more == cache + reasoning))
-        if scope.cache_apart and not cache_apart:
-            cache_apart = not scope.providers or span.provider in scope.providers
+        if scope.cache_apart and cache > 0 and not cache_apart:
+            cache_apart = not scope.providers or span.provider.lower() in scope.providers
         if scope.rest_is_completion and apart and reasoning == 0:
             reasoning = more
             cache_apart = False

@@ -173,11 +173,13 @@ def _pair(bucket: list[Call]) -> None:
 
 def _is_twin(call: Call, outer: Call) -> bool:
     """Whether the other of a bucket, which comes first, contains this one, told elsewhere and on another branch."""
+    beyond: i64 = call.span.completion_tokens - outer.span.completion_tokens
     return (
         call.span.end_us <= outer.span.end_us + OVERHANG_US
         and call.span.scope != outer.span.scope
         and (call.first > outer.last or call.last < outer.first)
-        and abs(call.span.completion_tokens - outer.span.completion_tokens) <= COMPLETION_MARGIN
+        and beyond >= -COMPLETION_MARGIN
+        and beyond <= COMPLETION_MARGIN
     )
 
 

@@ -119,6 +119,7 @@ SESSION_IDS = [
     "langfuse.session.id",
     "traceloop.association.properties.session_id",
     "ai.telemetry.metadata.sessionId",
+    "ai.settings.context.sessionId",
     "langsmith.metadata.session_id",
     "langsmith.metadata.thread_id",
     "langsmith.metadata.conversation_id",
@@ -248,6 +249,7 @@ USER_IDS = [
     "langfuse.user.id",
     "traceloop.association.properties.user_id",
     "ai.telemetry.metadata.userId",
+    "ai.settings.context.userId",
     "langsmith.metadata.user_id",
     "mlflow.trace.user",
     "enduser.id",
@@ -487,6 +489,7 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (REASONING, "gen_ai.usage.details.reasoning_tokens"),
         (REASONING, "gen_ai.usage.details.thoughts_tokens"),
         (REASONING, "gen_ai.usage.completion_tokens_details.reasoning_tokens"),
+        (REASONING, "gen_ai.usage.experimental.reasoning_tokens"),
         (TOTAL, "gen_ai.usage.total_tokens"),
         (TOTAL, "llm.usage.total_tokens"),
     ],
@@ -530,6 +533,14 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (READ, "mlflow.chat.tokenUsage|cache_read_input_tokens"),
         (WRITE, "mlflow.chat.tokenUsage|cache_creation_input_tokens"),
         (TOTAL, "mlflow.chat.tokenUsage|total_tokens"),
+    ],
+    [
+        (PROMPT, "langsmith.metadata.usage_metadata|input_tokens"),
+        (COMPLETION, "langsmith.metadata.usage_metadata|output_tokens"),
+        (READ, "langsmith.metadata.usage_metadata|input_token_details.cache_read"),
+        (WRITE, "langsmith.metadata.usage_metadata|input_token_details.cache_creation"),
+        (REASONING, "langsmith.metadata.usage_metadata|output_token_details.reasoning"),
+        (TOTAL, "langsmith.metadata.usage_metadata|total_tokens"),
     ],
 ]
 CELLS = [(family, column, name) for family, cells in enumerate(FAMILIES) for column, name in cells]
@@ -605,11 +616,33 @@ VERCEL_STREAM: dict[str, object] = {  # as AI SDK 6 writes it
 
 def test_another_family_of_the_same_call_lends_its_details() -> None:
     assert figures(span_of(VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
-    third = {"llm.token_count.prompt": 4988, "llm.token_count.completion": 465, "llm.token_count.total": 5453}
+    third: dict[str, object] = {
+        "llm.token_count.prompt": 4988,
+        "llm.token_count.completion": 465,
+        "llm.token_count.total": 5453,
+    }
     assert figures(span_of(third | VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
     langfuse = {"input": 4732, "input_cached_tokens": 256, "output": 432, "output_reasoning": 33, "total": 5453}
     document = {"langfuse.observation.usage_details": json.dumps(langfuse)}
     assert figures(span_of(third | document)) == (4988, 465, 256, 0, 33)
+
+
+def test_langsmith_tells_details_in_a_document_beside_the_sums() -> None:
+    document = {
+        "input_tokens": 1864,
+        "output_tokens": 149,
+        "total_tokens": 2013,
+        "input_token_details": {"cache_read": 64},
+        "output_token_details": {"reasoning": 9},
+    }
+    sums: dict[str, object] = {
+        "gen_ai.usage.input_tokens": 1864,
+        "gen_ai.usage.output_tokens": 149,
+        "gen_ai.usage.total_tokens": 2013,
+    }
+    metadata = {"langsmith.metadata.usage_metadata": json.dumps(document)}
+    assert figures(span_of(sums | metadata)) == figures(span_of(metadata)) == (1864, 149, 64, 0, 9)
+    assert figures(span_of(sums | {"gen_ai.usage.output_tokens": 148} | metadata)) == (1864, 148, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -766,6 +799,11 @@ GEMINI = scope_usage(100, 5, 30, None, None, 145)
         ("openlit.otel.tracing", "aws.bedrock", CONVERSE, (150, 5, 30, 20, 0)),
         ("openlit.otel.tracing", "openai", CONVERSE, (100, 5, 30, 20, 0)),
         ("my.openlit", "anthropic", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "Anthropic", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "AwsBedrock", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "OpenAI", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openinference.instrumentation.langchain", "Anthropic", CONVERSE, (100, 5, 30, 20, 0)),
         ("opentelemetry.instrumentation.google_generativeai", "", GEMINI, (100, 45, 30, 0, 40)),
         ("opentelemetry.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
         ("openinference.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
@@ -871,6 +909,7 @@ COSTS = [
     "langfuse.observation.cost_details|total",
     "llm.cost.total",
     "gen_ai.usage.cost",
+    "gen_ai.cost.total_cost",
     "operation.cost",
 ]
 
@@ -927,9 +966,34 @@ def test_parts_of_a_cost_are_none() -> None:
     ids=str,
 )
 def test_cost_values(value: object, nano: int, reason: str | None) -> None:
-    decoded = read({"llm.cost.total": value})
+    decoded = read({"llm.cost.total": value, "llm.token_count.prompt": 1})
     assert decoded.spans[0].cost_nano == nano
     assert decoded.ignored == ([("cost", reason)] if reason else [])
+
+
+ONE_TOKEN = {"gen_ai.usage.input_tokens": 1}
+COSTLESS = {"langfuse.observation.cost_details": '{"input": 0, "output": 0, "total": 0}'}
+
+
+@pytest.mark.parametrize(
+    ("scope", "attributes", "nano"),
+    [
+        # as Langfuse writes of a generation that failed
+        ("langfuse-sdk", COSTLESS, NO_COST),
+        ("langfuse-sdk", COSTLESS | {"gen_ai.usage.input_tokens": 0}, NO_COST),
+        ("langfuse-sdk", COSTLESS | ONE_TOKEN, 0),
+        ("langfuse-sdk", COSTLESS | {"gen_ai.usage.cache_read.input_tokens": 1}, 0),
+        ("", COSTLESS | ONE_TOKEN | {"gen_ai.operation.name": "embeddings"}, 0),
+        # as OpenLIT writes where it knows no price
+        ("openlit.instrumentation.openai", ONE_TOKEN | {"gen_ai.usage.cost": 0}, NO_COST),
+        ("openlit.instrumentation.openai", ONE_TOKEN | {"gen_ai.usage.cost": 1e-9}, 1),
+        ("my.openlit", ONE_TOKEN | {"gen_ai.usage.cost": 0}, 0),
+        # a cost without tokens, as of a tool
+        ("", {"llm.cost.total": 1e-9}, 1),
+    ],
+)
+def test_a_cost_of_zero_that_says_nothing(scope: str, attributes: Attributes, nano: int) -> None:
+    assert span_of(attributes, scope=scope).cost_nano == nano
 
 
 @pytest.mark.parametrize(

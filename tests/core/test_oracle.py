@@ -350,6 +350,12 @@ class TestCost:
         figures = trace_of(span(1, LLM | tokens(10, 5) | self.MODEL | {"llm.cost.total": 0}))
         assert (figures.cost_nano, figures.reported_costs, figures.priced_costs) == (0, 1, 0)
 
+    def test_zero_is_none_without_tokens_or_where_openlit_writes_it(self) -> None:
+        figures = trace_of(span(1, LLM | self.MODEL | {"llm.cost.total": 0}))
+        assert figures.reported_costs == 0
+        figures = trace_of(span(1, LLM | tokens(10, 5) | self.MODEL | {"gen_ai.usage.cost": 0}), scopes=("openlit.x",))
+        assert (figures.reported_costs, figures.priced_costs) == (0, 1)
+
     def test_a_wrappers_cost_counts_only_if_nothing_below_adds_one(self) -> None:
         with_cost = span(2, LLM | tokens(10, 5) | {"llm.cost.total": 0.25}, parent=1)
         without = span(2, LLM | tokens(10, 5) | self.MODEL, parent=1)
@@ -375,9 +381,9 @@ class TestCost:
             span(1, CHAIN | {"llm.cost.total": 3}),
             span(2, AGENT | {"llm.cost.total": 2}, parent=1),
             span(3, TOOL | {"llm.cost.total": 1}, parent=2),
-            span(4, TOOL | {"llm.cost.total": 0}, parent=2, start=5),
+            span(4, TOOL | {"llm.cost.total": 4}, parent=2, start=5),
         )
-        assert (figures.cost_nano, figures.reported_costs) == (10**9, 2)
+        assert (figures.cost_nano, figures.reported_costs) == (5 * 10**9, 2)
         assert figures.models["unknown"].calls == 0
 
     def test_a_repeats_cost_that_is_not_needed_is_dropped(self) -> None:
@@ -457,7 +463,7 @@ class TestCost:
         ],
     )
     def test_cost_values(self, value: Value, nano: int | None) -> None:
-        assert read({"llm.cost.total": value}).cost_nano == nano
+        assert read({"llm.cost.total": value, "llm.token_count.prompt": 1}).cost_nano == nano
 
     def test_cost_attributes_in_order(self) -> None:
         both: dict[str, Value] = {"gen_ai.usage.cost": 2.0, "operation.cost": 3.0}
@@ -646,7 +652,7 @@ class TestClaims:
     def test_an_unusable_value_makes_the_next_row_claim(self) -> None:
         unusable: list[Value] = ["", "  ", 1.5, b"s", ["s"], None, "x" * 513, "é" * 257]
         for value in unusable:
-            assert read({"session.id": value, "gen_ai.conversation.id": " c "}).claim == (11, "c")
+            assert read({"session.id": value, "gen_ai.conversation.id": " c "}).claim == (12, "c")
         assert read({"session.id": "x" * 512}).claim == (0, "x" * 512)
 
     @pytest.mark.parametrize(("value", "text"), [(7, "7"), (True, "true"), (False, "false"), (" s ", "s")])
@@ -654,7 +660,7 @@ class TestClaims:
         assert read({"session.id": value}).claim == (0, text)
 
     def test_the_resource_claims_last_and_own_attributes_first(self) -> None:
-        assert read({}, resource={"session.id": "r"}).claim == (12, "r")
+        assert read({}, resource={"session.id": "r"}).claim == (13, "r")
         message = record([span(1, {"session.id": "s", "app.session": "own"})])
         (found,), _ = read_record(message, BASE_MS, session_id_attributes=("app.session",))
         assert found.claim == (0, "own")
@@ -926,10 +932,13 @@ class TestSession:
 
     def test_a_model_to_which_only_a_cost_of_0_was_reported_is_not_shown(self) -> None:
         # The documents leave this open; the entry of the trace has it, the session's sums can't tell it from none.
-        message = record([span(1, SESSION | {"llm.cost.total": 0, "llm.model_name": "m"})])
+        outer = span(1, SESSION | AGENT | tokens(2, 2) | {"llm.cost.total": 0, "llm.model_name": "m"})
+        message = record([outer, span(2, LLM | tokens(1, 1) | {"llm.model_name": "n"}, parent=1)])
         expected = expected_sessions([(message, BASE_MS)], price=flat_price)["default", "s-1"]
-        assert list(expected.traces[trace_id(1).hex()].models) == ["m"]
-        assert (expected.summary["models"], expected.models_hash) == ({}, {})
+        assert sorted(expected.traces[trace_id(1).hex()].models) == ["m", "n"]
+        models = expected.summary["models"]
+        assert isinstance(models, dict)
+        assert (list(models), {name.split(":")[0] for name in expected.models_hash}) == (["n"], {"n"})
         assert expected.summary["cost_source"] == "reported"
 
     def test_traces_are_in_order_of_start_and_trace_id_and_unknown_last(self) -> None:

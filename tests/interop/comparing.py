@@ -109,7 +109,7 @@ def _seen(producer: Producer, told: Told, models: Models) -> Seen:
         details={name: 0 if name in producer.lacks else sums[name] for name in DETAILS},
         models=_nonzero({model: {name: one[name] for name in MODEL_SUMS} for model, one in shown.items()}),
         cost=_together(one for of_model in costs.values() for one in of_model),
-        model_costs=_known({model: _together(of_model) for model, of_model in costs.items() if model}),
+        model_costs=_known({model: _together(of_model) for model, of_model in costs.items()}),
         unpriced_calls=0,  # every model that a stub answers as has a price
     )
 

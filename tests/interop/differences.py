@@ -18,6 +18,9 @@ Models = dict[str, Counter[str]]
 
 DETAILS: Final = ("cache_read", "cache_write", "reasoning")
 
+REPORTED_COST: Final = "reported_cost"
+"""The kind by which nothing but the cost differs."""
+
 REPORTED: Final = "reported_cost_nano"
 """Among the sums of a model whose calls report their cost: what they report; without it they are priced."""
 
@@ -42,8 +45,8 @@ class Difference:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"the kind of a difference is {self.kind!r}, not one of {', '.join(KINDS)}")
-        if (self.kind == "reported_cost") is not bool(self.prices):
-            raise ValueError(f"a difference has prices if, and only if, it is a reported_cost: {self.reason}")
+        if (self.kind == REPORTED_COST) is not bool(self.prices):
+            raise ValueError(f"a difference has prices if, and only if, it is a {REPORTED_COST}: {self.reason}")
 
     @property
     def told(self) -> str:
@@ -128,12 +131,6 @@ def _reported_cost(models: Models, _bill: SessionBill, difference: Difference) -
         models[model][REPORTED] = cost_nano(price, models[model])
 
 
-def _refused_cost_zero(models: Models, bill: SessionBill, _: Difference) -> None:
-    """What was refused reports a cost of zero, which is no model's: it is no call, but it is a reported cost."""
-    if bill.errors:
-        models[""] = Counter({REPORTED: 0})
-
-
 KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = {
     "untold": _untold,
     "doubled": _doubled,
@@ -145,13 +142,9 @@ KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = 
     "streams_start": _streams_start,
     "streams_start_added": _streams_start_added,
     "no_errors": _no_errors,
-    "reported_cost": _reported_cost,
-    "refused_cost_zero": _refused_cost_zero,
+    REPORTED_COST: _reported_cost,
 }
 """By the name that producers use."""
-
-COST_ONLY: Final = ("reported_cost", "refused_cost_zero")
-"""The kinds by which tokens don't differ."""
 
 WITHOUT_DETAILS: Final[Mapping[str, tuple[str, ...]]] = {"no_details": DETAILS, "no_reasoning": ("reasoning",)}
 """The kinds by which nothing but details differ, and which."""

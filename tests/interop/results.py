@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from tests.interop import environments
 from tests.interop.catalogue import Producer
 from tests.interop.comparing import Cost, billed_nano, in_summary
-from tests.interop.differences import COST_ONLY, WITHOUT_DETAILS
+from tests.interop.differences import REPORTED_COST, WITHOUT_DETAILS
 from tests.interop.running import Truth
 from tests.oracle import spans_by_trace
 
@@ -69,8 +69,8 @@ class Row:
             billed_usd=_usd(billed.values()),
             ours_usd=_usd(one.nano_usd for one in shown.values()),
             cost=cost_cell(producer, billed, shown),
-            reasons=[one.told for one in producer.differences if one.kind not in COST_ONLY],
-            cost_reasons=[one.told for one in producer.differences if one.kind in COST_ONLY],
+            reasons=[one.told for one in producer.differences if one.kind != REPORTED_COST],
+            cost_reasons=[one.told for one in producer.differences if one.kind == REPORTED_COST],
         )
 
 
@@ -95,7 +95,7 @@ def _why_it_differs(producer: Producer) -> str:
     lacking = {*producer.lacks, *(name for kind in kinds for name in WITHOUT_DETAILS.get(kind, ()))}
     named = " and ".join(dict.fromkeys(word for name, word in _DETAILS.items() if name in lacking))
     why = [f"{named} tokens at the plain price"] if named else []
-    if kinds - {*COST_ONLY, *WITHOUT_DETAILS, "no_errors"}:
+    if kinds - {REPORTED_COST, *WITHOUT_DETAILS, "no_errors"}:
         why.append("see remarks")
     return "; ".join(why)
 

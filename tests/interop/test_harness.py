@@ -151,14 +151,6 @@ def test_a_reported_cost_is_shown_instead_of_the_bills() -> None:
     assert seen.cost == Cost(seen.model_costs[MODEL].nano_usd + seen.model_costs[EMBEDDER].nano_usd, "mixed")
 
 
-def test_a_refused_call_may_report_that_it_cost_nothing() -> None:
-    one = truth(errors=1, told_errors=1)
-    plain, seen = expected(producer(), one)[KEY], expected(producer(difference("refused_cost_zero")), one)[KEY]
-    assert (seen.cost, seen.model_costs) == (Cost(plain.cost.nano_usd, "mixed"), plain.model_costs)
-    with pytest.raises(AssertionError, match="stated to differ"):
-        expected(producer(difference("refused_cost_zero")), truth())
-
-
 def test_a_cost_is_reported_by_the_prices_that_are_stated_and_by_no_others() -> None:
     with pytest.raises(AssertionError, match="no calls of gpt-5"):
         expected(producer(difference("reported_cost", prices={"gpt-5": {"request": Decimal(1)}})), truth())
@@ -175,7 +167,7 @@ def test_a_cost_is_reported_by_the_prices_that_are_stated_and_by_no_others() -> 
         ({"s-ada": "none", "s-grace": "none"}, ("no_usage",), (), "none"),
         ({"s-ada": "reported", "s-grace": "reported"}, ("reported_cost",), (), "reported"),
         ({"s-grace": "reported"}, ("reported_cost",), (), "as billed; where it is told, reported"),
-        ({"s-ada": "mixed"}, ("refused_cost_zero",), (), "as billed; where it is told, reported"),
+        ({"s-ada": "mixed"}, ("reported_cost",), (), "as billed; where it is told, reported"),
     ],
 )
 def test_a_row_says_what_came_of_comparing_costs(
