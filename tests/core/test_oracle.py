@@ -907,8 +907,6 @@ class TestSession:
             "m:completion_tokens": 300,
             "m:embedding_tokens": 0,
             "m:cost_nano_usd": 0,
-            "m:reported_costs": 0,
-            "m:priced_costs": 0,
         }
 
     def test_what_is_unknown_is_null_or_missing(self) -> None:
