@@ -85,7 +85,7 @@ def cost_cell(producer: Producer, billed: Mapping[str, int], shown: Mapping[str,
         return "none"
     if sources == {"reported"}:
         return "reported"
-    same = all(cost.nano_usd == billed.get(one, 0) for one, cost in shown.items() if cost.source != "reported")
+    same = all(cost.nano_usd == billed.get(one, 0) for one, cost in shown.items() if cost.source in ("priced", "none"))
     found = "as billed" if same else f"as billed, but {_why_it_differs(producer)}"
     return found if sources == {"priced"} else f"{found}; where it is told, reported"
 

@@ -175,7 +175,7 @@ def test_a_row_says_what_came_of_comparing_costs(
 ) -> None:
     made = producer(*(difference(kind) for kind in stated), lacks=lacks)
     billed = {"s-ada": 7, "s-grace": 9}
-    shown = {one: Cost(nano, sources.get(one, "priced")) for one, nano in billed.items()}
+    shown = {one: Cost(nano + (one in sources), sources.get(one, "priced")) for one, nano in billed.items()}
     assert cost_cell(made, billed, shown) == said
 
 

@@ -10,15 +10,19 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 FILE: Final = Path(__file__).with_name("prices.toml")
 
 Price = Mapping[str, Decimal]
-"""USD per million tokens, `request` per call; a kind of tokens that is not named costs nothing by itself."""
+"""USD per million tokens, `request` per call.
+
+A detail without a price costs what it is a detail of; anything else without one costs nothing.
+"""
 
 _NANO: Final = Decimal(10**9)
 _MTOK: Final = Decimal(10**6)
+_DETAIL_OF: Final = {"cache_read": "prompt", "cache_write": "prompt", "reasoning": "completion"}
 
 
 def _table() -> dict[str, Price]:
@@ -59,5 +63,4 @@ def cost_nano(price: Price, sums: Mapping[str, int]) -> int:
 
 
 def _usd(price: Price, name: str) -> Decimal:
-    otherwise: Any = {"cache_read": "prompt", "cache_write": "prompt", "reasoning": "completion"}.get(name)
-    return Decimal(price.get(name, price.get(otherwise, 0)))
+    return Decimal(price.get(name, price.get(_DETAIL_OF.get(name, ""), 0)))
