@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.model import SessionRef
+from aggregator.core.pricing import Pricer
+from tests.core.trees import FlatPricer
 from tests.fake_index import FakeSessionIndex, expected_scores
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore, hash_fields
 from tests.oracle import expected_sessions, flat_price
@@ -33,7 +35,9 @@ ALL = [list(range(PARTITIONS))]
 seldom = settings(max_examples=40)  # an example is some hundred batches
 
 
-def fresh_world(*, max_duration_ms: int = 10**12, max_session_traces: int = 1000) -> World:
+def fresh_world(
+    *, max_duration_ms: int = 10**12, max_session_traces: int = 1000, pricer: Pricer | None = None
+) -> World:
     traces, schedule, progress = FakeTraceStore(), FakeSchedule(closing_shards=SHARDS), FakeProgress()
     sessions = FakeSessionStore(
         idle_timeout_ms=IDLE_MS,
@@ -53,6 +57,7 @@ def fresh_world(*, max_duration_ms: int = 10**12, max_session_traces: int = 1000
 
     return World(
         stores=Stores(traces=traces, sessions=sessions, schedule=schedule, progress=progress, index=index, lose=lose),
+        pricer=pricer or FlatPricer(),
     )
 
 

@@ -20,6 +20,7 @@ from aggregator.core.conventions import Conventions
 from aggregator.core.errors import StoreUnavailable
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition, SessionRef
+from aggregator.core.pricing import Pricer
 from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
@@ -29,7 +30,7 @@ from aggregator.telemetry import Metrics, RejectLog, get_logger
 from tests.builders import BASE_MS, to_protobuf
 from tests.core.trees import FlatPricer
 from tests.fake_log import Crash, FakeDeadLetters, FakeLog, FakeSink, FakeSource, Faults, Faulty, ManualClock
-from tests.oracle import comparable_summary, expected_sessions, flat_price
+from tests.oracle import Price, comparable_summary, expected_sessions, flat_price
 from tests.summaries import check_summary
 from tests.workloads import Record, oracle_input
 
@@ -58,6 +59,7 @@ class World:
     """What is there whoever works."""
 
     stores: Stores
+    pricer: Pricer = field(default_factory=FlatPricer)
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
     max_consecutive_dead_letters: int = 1000
     log: FakeLog = field(init=False)
@@ -119,7 +121,7 @@ class Worker:
             indexing=self.indexing,
             dead_letters=faulty(FakeDeadLetters(world.log)),
             progress=self.progress,
-            folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=FlatPricer()),
+            folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=world.pricer),
             conventions=Conventions(),
             encoding="auto",
             limits=IngestLimits(
@@ -247,12 +249,15 @@ def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
     return last
 
 
-def assert_equals_oracle(world: World, records: Sequence[Record], *, lost: bool = False) -> None:
+def assert_equals_oracle(
+    world: World, records: Sequence[Record], *, lost: bool = False, price: Price = flat_price
+) -> None:
     """The last summaries are what the oracle says, apart from empty ones of sessions that all traces have left.
 
     Where the stores have `lost` that such a session was ever published, nobody can tell that it is empty now.
+    `price` is that of the world's pricer.
     """
-    found = expected_sessions(oracle_input(records), price=flat_price)
+    found = expected_sessions(oracle_input(records), price=price)
     expected = {SessionRef(*ref): session for ref, session in found.items()}
     last = last_summaries(world)
     for ref, summary in last.items():
