@@ -23,6 +23,7 @@ from aggregator.core.fold import Folder
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
 from aggregator.core.state import stamped_version
+from aggregator.index import Indexing
 from aggregator.ports import (
     Clock,
     DeadLetters,
@@ -127,6 +128,7 @@ class Ingest:
         traces: TraceStore,
         sessions: SessionStore,
         schedule: Schedule,
+        indexing: Indexing,
         dead_letters: DeadLetters,
         progress: PartitionProgress,
         folder: Folder,
@@ -142,6 +144,7 @@ class Ingest:
         self._traces = traces
         self._sessions = sessions
         self._schedule = schedule
+        self._indexing = indexing
         self._dead_letters = dead_letters
         self._progress = progress
         self._folder = folder
@@ -200,6 +203,7 @@ class Ingest:
                 self._retrying.succeeded("start")
                 if self._progress.unstarted:  # decided anew, with a poll in between
                     await self._fetch()
+        self._retrying.succeeded("start")  # also where what could not start was given up meanwhile
         self._resume()
 
     def _pause(self) -> None:
@@ -388,6 +392,7 @@ class Ingest:
             return
         replies = await self._retrying("store_sessions", lambda: self._put(puts))
         await self._retrying("schedule", lambda: self._index_transitions(puts, replies))
+        await self._indexing.touched(put.ref for put in puts)
         await self._check_outcomes(puts, replies)
 
     async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
@@ -395,7 +400,7 @@ class Ingest:
         # was the first try that opened the session, and then the index must be written again.
         forget = self._known.pop
         new = [
-            (put.ref, max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms)
+            (put.ref, self._idle_at_ms(put))
             for put in puts
             if not forget(put.ref, False) and any(trace.shown for trace in put.traces)
         ]
@@ -403,20 +408,20 @@ class Ingest:
             await self._schedule.add(new)
         return await self._sessions.put(puts)
 
+    def _idle_at_ms(self, put: SessionPut) -> int:
+        """When a session falls due if nothing comes after this put: its entry in the index, as far as we know."""
+        return max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms
+
     async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
         """Put back a session that was closed: it may have been taken off the index between our two writes.
 
         Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.
         """
-        idle_timeout_ms = self._limits.idle_timeout_ms
         moved = [
             (put.ref, reply.deadline_ms)
             for put, reply in zip(puts, replies, strict=True)
             if reply is not None
-            and (
-                reply.transition is not Transition.NONE
-                or 0 < reply.deadline_ms < put.traces[0].changed_ms + idle_timeout_ms
-            )
+            and (reply.transition is not Transition.NONE or 0 < reply.deadline_ms < self._idle_at_ms(put))
         ]
         if moved:
             await self._schedule.add(moved)
@@ -512,5 +517,6 @@ class Ingest:
 
     async def on_assigned(self, partitions: Sequence[Partition]) -> None:
         """Hold the new partitions until `read` has decided where they start."""
+        self._indexing.catch_up()
         self._progress.take(partitions)
         self._pause()

@@ -61,7 +61,8 @@ class ExpectedSession:
     """What must be seen of one session.
 
     `summary` lacks SUMMARY_LEAVES_OUT and `hash_fields` lacks HASH_LEAVES_OUT; compare the latter with
-    `comparable_hash(fields as read from Redis)`.  `models_hash` holds every field, zeros included.
+    `comparable_hash(fields as read from Redis)`.  `models_hash` holds every field, zeros included, but for
+    `:reported_costs` and `:priced_costs`, which are missing where they are zero.
     `key` is `<project>/<session_id>`, percent-encoded; `traces` is by trace id in hex.
     """
 
@@ -316,8 +317,10 @@ def models_hash_of(models: Mapping[str, ModelFigures]) -> dict[str, int]:
         fields[f"{name}:completion_tokens"] = model.completion
         fields[f"{name}:embedding_tokens"] = model.embedding
         fields[f"{name}:cost_nano_usd"] = model.cost_nano
-        fields[f"{name}:reported_costs"] = model.reported_costs
-        fields[f"{name}:priced_costs"] = model.priced_costs
+        if model.reported_costs:
+            fields[f"{name}:reported_costs"] = model.reported_costs
+        if model.priced_costs:
+            fields[f"{name}:priced_costs"] = model.priced_costs
     return fields
 
 

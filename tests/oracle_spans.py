@@ -20,9 +20,9 @@ from tests.oracle_tables import (
     CACHE_APART_SCOPES,
     CLAIM_ROWS,
     COST_ATTRIBUTES,
+    DOCUMENT_FAMILIES,
     GENAI_OPERATIONS,
     LANGFUSE_COLUMNS,
-    MLFLOW_COLUMNS,
     MODEL_ATTRIBUTES,
     NAMED_CLASSES,
     OPENINFERENCE_KINDS,
@@ -31,6 +31,7 @@ from tests.oracle_tables import (
     PROVIDER_ATTRIBUTES,
     REASONING_IN_TOTAL_SCOPES,
     USER_ATTRIBUTES,
+    ZERO_IS_NO_COST_SCOPES,
 )
 
 Plain = str | bool | int | float | None
@@ -61,6 +62,11 @@ class Usage:
     written_prompt: int = 0
     written_completion: int = 0
 
+    @property
+    def has_any(self) -> bool:
+        figures = (self.prompt, self.completion, self.cache_read, self.cache_write, self.reasoning, self.embedding)
+        return max(figures) > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpanRead:
@@ -86,8 +92,7 @@ class SpanRead:
 
     @property
     def has_usage(self) -> bool:
-        u = self.usage
-        return max(u.prompt, u.completion, u.cache_read, u.cache_write, u.reasoning, u.embedding) > 0
+        return self.usage.has_any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,13 +217,18 @@ def figures_from(family: str, source: Mapping[str, object], columns: tuple[tuple
     )
 
 
+def with_nested(document: Mapping[str, object]) -> dict[str, object]:
+    """The members of a document, and those of objects in it under dotted names."""
+    nested = {f"{k}.{k2}": v2 for k, v in document.items() if isinstance(v, dict) for k2, v2 in v.items()}
+    return nested | {name: value for name, value in document.items() if value is not None}
+
+
 def langfuse_figures(value: Plain) -> Figures | None:
     """Reads Langfuse's open set of keys: where `total` is the sum of all others, those exclude one another."""
     details = json_object(value)
     if details is None:
         return None
-    nested = {f"{k}.{k2}": v2 for k, v in details.items() if isinstance(v, dict) for k2, v2 in v.items()}
-    figures = figures_from("langfuse", {**details, **nested}, LANGFUSE_COLUMNS)
+    figures = figures_from("langfuse", with_nested(details), LANGFUSE_COLUMNS)
     if figures is None:
         return None
     parts = {k: n for k, v in details.items() if k != "total" and (n := token_number(v)) is not None}
@@ -229,22 +239,39 @@ def langfuse_figures(value: Plain) -> Figures | None:
     return figures
 
 
+def families_told(attributes: Attributes) -> list[Figures]:
+    """All families that are present, in order."""
+    found = [figures_from(family, attributes, columns) for family, columns in PLAIN_FAMILIES]
+    found.append(langfuse_figures(attributes.get("langfuse.observation.usage_details")))
+    for name, columns in DOCUMENT_FAMILIES:
+        document = json_object(attributes.get(name))
+        found.append(None if document is None else figures_from(name, with_nested(document), columns))
+    return [figures for figures in found if figures is not None]
+
+
 def read_figures(attributes: Attributes) -> Figures | None:
-    """Takes the first family that is present."""
-    for family, columns in PLAIN_FAMILIES:
-        figures = figures_from(family, attributes, columns)
-        if figures is not None:
-            return figures
-    figures = langfuse_figures(attributes.get("langfuse.observation.usage_details"))
-    if figures is not None:
-        return figures
-    mlflow = json_object(attributes.get("mlflow.chat.tokenUsage"))
-    return None if mlflow is None else figures_from("mlflow", mlflow, MLFLOW_COLUMNS)
+    """Takes the first family; details and total that it lacks are those of the first other one of the same call."""
+    told = families_told(attributes)
+    if not told:
+        return None
+    first = told[0]
+    call = (first.prompt or 0, first.completion or 0)
+    same = [one for one in told if any(call) and (one.prompt or 0, one.completion or 0) == call] or [first]
+    if first.cache_read and first.cache_write and first.reasoning:
+        return first
+    return replace(
+        first,
+        cache_read=next((one.cache_read for one in same if one.cache_read), 0),
+        cache_write=next((one.cache_write for one in same if one.cache_write), 0),
+        reasoning=next((one.reasoning for one in same if one.reasoning), 0),
+        total=next((one.total for one in same if one.total is not None), None),
+        inclusive=any(one.inclusive for one in same),
+    )
 
 
 def writes_cache_apart(scope: str, attributes: Attributes) -> bool:
     """Says whether a scope is known to leave cached tokens out of the prompt."""
-    provider = text_of(attributes, PROVIDER_ATTRIBUTES, "")
+    provider = text_of(attributes, PROVIDER_ATTRIBUTES, "").lower()
     return any(
         scope.startswith(begin) and (not providers or provider in providers) for begin, providers in CACHE_APART_SCOPES
     )
@@ -282,10 +309,13 @@ def normalised(figures: Figures | None, span_class: str, scope: str, attributes:
     )
 
 
-def read_cost(attributes: Attributes) -> int | None:
+def read_cost(attributes: Attributes, usage: Usage, scope: str) -> int | None:
+    """The first usable cost; zero says nothing without tokens, and nothing of scopes that write it for unknown."""
     details = json_object(attributes.get("langfuse.observation.cost_details"))
     values = [None if details is None else details.get("total"), *(attributes.get(name) for name in COST_ATTRIBUTES)]
-    return next((cost for value in values if (cost := cost_number(value)) is not None), None)
+    found = next((cost for value in values if (cost := cost_number(value)) is not None), None)
+    means_nothing = not usage.has_any or scope.startswith(ZERO_IS_NO_COST_SCOPES)
+    return None if found == 0 and means_nothing else found
 
 
 def read_model(attributes: Attributes, family: str) -> str:
@@ -427,6 +457,7 @@ def read_span(
     model = read_model(attributes, "" if figures is None else figures.family)
     span_class = read_class(attributes, has_figures=figures is not None, model=model)
     parent = span.parent_span_id
+    usage = normalised(figures, span_class, scope, attributes)
     return SpanRead(
         trace_id=span.trace_id,
         span_id=span.span_id,
@@ -442,7 +473,7 @@ def read_span(
         claim=claim,
         user_id=user_id,
         model=model,
-        usage=normalised(figures, span_class, scope, attributes),
-        cost_nano=read_cost(attributes),
+        usage=usage,
+        cost_nano=read_cost(attributes, usage, scope),
         encoding=span.SerializeToString(deterministic=True),
     )

@@ -7,6 +7,7 @@ CLAIM_ROWS = (
     "langfuse.session.id",
     "traceloop.association.properties.session_id",
     "ai.telemetry.metadata.sessionId",
+    "ai.settings.context.sessionId",
     "langsmith.metadata.session_id",
     "langsmith.metadata.thread_id",
     "langsmith.metadata.conversation_id",
@@ -21,12 +22,13 @@ USER_ATTRIBUTES = (
     "langfuse.user.id",
     "traceloop.association.properties.user_id",
     "ai.telemetry.metadata.userId",
+    "ai.settings.context.userId",
     "langsmith.metadata.user_id",
     "mlflow.trace.user",
     "enduser.id",
 )
 PROJECT_ATTRIBUTES = ("openinference.project.name", "arize.project.name", "model_id")
-COST_ATTRIBUTES = ("llm.cost.total", "gen_ai.usage.cost", "operation.cost")
+COST_ATTRIBUTES = ("llm.cost.total", "gen_ai.usage.cost", "gen_ai.cost.total_cost", "operation.cost")
 MODEL_ATTRIBUTES = (
     "gen_ai.response.model",
     "llm.model_name",
@@ -105,6 +107,7 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
                 G + "details.reasoning_tokens",
                 G + "details.thoughts_tokens",
                 G + "completion_tokens_details.reasoning_tokens",
+                G + "experimental.reasoning_tokens",
             ),
             (G + "total_tokens", "llm.usage.total_tokens"),
         ),
@@ -116,7 +119,7 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
             (V + "outputTokens", V + "completionTokens"),
             (V + "cachedInputTokens", V + "inputTokenDetails.cacheReadTokens"),
             (V + "inputTokenDetails.cacheWriteTokens",),
-            (V + "reasoningTokens",),
+            (V + "reasoningTokens", V + "outputTokenDetails.reasoningTokens"),
             (V + "totalTokens", V + "tokens"),
         ),
     ),
@@ -126,7 +129,9 @@ PLAIN_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
 CACHE_APART_SCOPES = (
     ("opentelemetry.instrumentation.bedrock", ()),
     ("openlit", ("anthropic", "aws.bedrock")),
+    ("openinference.instrumentation.agno", ("anthropic", "awsbedrock")),
 )
+ZERO_IS_NO_COST_SCOPES = ("openlit",)
 REASONING_IN_TOTAL_SCOPES = (
     "opentelemetry.instrumentation.google_generativeai",
     "opentelemetry.instrumentation.vertexai",
@@ -152,11 +157,28 @@ LANGFUSE_COLUMNS: tuple[tuple[str, ...], ...] = (
     ),
     ("total", "total_tokens"),
 )
-MLFLOW_COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("input_tokens",),
-    ("output_tokens",),
-    ("cache_read_input_tokens",),
-    ("cache_creation_input_tokens",),
-    (),
-    ("total_tokens",),
+# After Langfuse's, by the attribute that holds them.
+DOCUMENT_FAMILIES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
+    (
+        "mlflow.chat.tokenUsage",
+        (
+            ("input_tokens",),
+            ("output_tokens",),
+            ("cache_read_input_tokens",),
+            ("cache_creation_input_tokens",),
+            (),
+            ("total_tokens",),
+        ),
+    ),
+    (
+        "langsmith.metadata.usage_metadata",
+        (
+            ("input_tokens",),
+            ("output_tokens",),
+            ("input_token_details.cache_read",),
+            ("input_token_details.cache_creation",),
+            ("output_token_details.reasoning",),
+            ("total_tokens",),
+        ),
+    ),
 )

@@ -11,6 +11,7 @@ from tests.oracle_spans import SpanRead
 Price = Callable[[str, str, int, int, int, int, int, int, int], int]
 
 TWIN_OVERHANG_US = 50_000
+TWIN_COMPLETION_MARGIN = 16
 MOST_USERS = 16
 MOST_SERVICES = 16
 
@@ -217,29 +218,42 @@ def count_nested(tree: Tree, kind: str, counted: Counted) -> None:
 
 
 def count_twins(tree: Tree, kind: str, counted: Counted) -> None:
-    candidates = [
-        span
-        for span in tree.spans
-        if span.span_class == kind and span.span_id in counted.counting and 0 < span.start_us <= span.end_us
-    ]
-    candidates.sort(key=lambda span: (span.start_us, -(span.end_us - span.start_us), span.span_id))
-    repeated: set[bytes] = set()
-    for position, span in enumerate(candidates):
-        for earlier in candidates[:position]:
-            if (
-                earlier.span_id in counted.counting
-                and earlier.span_id not in repeated
-                and earlier.scope != span.scope
-                and all_figures_same(earlier, span)
-                and earlier.start_us <= span.start_us
-                and span.end_us <= earlier.end_us + TWIN_OVERHANG_US
-                and earlier.span_id not in tree.above(span)
-                and span.span_id not in tree.above(earlier)
-            ):
-                counted.repeats_one[span.span_id] = earlier.span_id
-                counted.counting.remove(span.span_id)
-                repeated.add(earlier.span_id)
-                break
+    """Lets a call be repeated by one of another scope around it: those of the same figures first, then near ones."""
+    paired: set[bytes] = set()
+    for alike in (all_figures_same, near_twins):
+        candidates = [
+            span
+            for span in tree.spans
+            if span.span_class == kind and span.span_id in counted.counting and 0 < span.start_us <= span.end_us
+        ]
+        candidates.sort(key=lambda span: (span.start_us, -(span.end_us - span.start_us), span.span_id))
+        for position, span in enumerate(candidates):
+            for earlier in candidates[:position]:
+                if (
+                    not paired & {earlier.span_id, span.span_id}
+                    and earlier.scope != span.scope
+                    and alike(earlier, span)
+                    and earlier.start_us <= span.start_us
+                    and span.end_us <= earlier.end_us + TWIN_OVERHANG_US
+                    and span.start_us <= earlier.end_us
+                    and earlier.span_id not in tree.above(span)
+                    and span.span_id not in tree.above(earlier)
+                ):
+                    counted.repeats_one[earlier.span_id] = span.span_id
+                    counted.counting.remove(earlier.span_id)
+                    paired |= {earlier.span_id, span.span_id}
+                    break
+
+
+def near_twins(one: SpanRead, other: SpanRead) -> bool:
+    """Whether prompt, cache and model are the same, and the completions but for a few tokens."""
+    a, b = one.usage, other.usage
+    return (
+        (a.prompt, a.cache_read, a.cache_write, one.model) == (b.prompt, b.cache_read, b.cache_write, other.model)
+        and a.prompt > 0
+        and one.model != ""
+        and abs(a.completion - b.completion) <= TWIN_COMPLETION_MARGIN
+    )
 
 
 # --- Figures of one trace ---------------------------------------------------------------------------------------

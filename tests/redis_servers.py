@@ -336,10 +336,14 @@ def assert_every_key_lives_or_expires(
     keys = {key.decode(): plain.pttl(key) for key in plain.scan_iter(count=1000)}
     live = {key for key in keys if _is_session(key, prefix) and _is_live(plain, key)}
     for key, ttl_ms in keys.items():
-        if "{" not in key:
-            assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(
+        if key.startswith(f"{prefix}:corrupt:"):
+            assert ttl_ms >= 0, f"{key} was set aside and never expires"
+        elif "{" not in key:
+            expires = key == f"{prefix}:projects" or key.startswith((f"{prefix}:index:", f"{prefix}:indexed:"))
+            stays = key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(
                 (f"{prefix}:due:", f"{prefix}:progress:")
             )
+            assert stays or (expires and ttl_ms >= 0), f"{key} lives for {ttl_ms} ms"
         elif key[: key.index("}") + 1] in live:
             assert ttl_ms == -1, f"{key} of an open session expires in {ttl_ms} ms"
         else:

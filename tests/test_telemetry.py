@@ -86,6 +86,7 @@ CATALOGUE = {
     "open_sessions": set(),
     "redis_retries_total": set(),
     "trace_conflicts_total": set(),
+    "corrupt_keys_total": {"kind"},
 }
 
 

@@ -16,7 +16,7 @@ from tests.oracle_traces import Counted, Tree, count, distinct, flat_price, trac
 from tests.workloads import Workload, workloads
 
 LOG_MS = 1_795_000_000_000
-EXAMPLES = 400
+EXAMPLES = 700
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,8 @@ def llm_shapes(tree: Tree, counted: Counted, span: SpanRead, inner: list[SpanRea
             between = {tree.by_id[step].span_class for step in path[: path.index(span.span_id)]}
             yield from (f"llm in llm, with {kind} between" for kind in between - {"llm"})
     if span.span_id in counted.repeats_one and counted.repeats_one[span.span_id] not in tree.below(span):
-        yield "twin"
+        twin = tree.by_id[counted.repeats_one[span.span_id]]
+        yield "twin" if span.usage.completion == twin.usage.completion else "twin but for a token"
     if span.span_id in counted.counting and span.usage.cache_read:
         yield "cache"
 
@@ -145,6 +146,7 @@ SHAPES = {
     "llm in llm, with agent between",
     "sum of several calls",
     "twin",
+    "twin but for a token",  # OpenLLMetry beside the SDK of Anthropic
     "repeated on a parent",  # smolagents, Vercel
     "a parent that has counted over several turns",  # strands
     "total only, on a parent",  # crewai

@@ -100,6 +100,7 @@ USAGE_PREFIXES = (
     "ai.usage.",
     "langfuse.observation.usage_details",
     "mlflow.chat.tokenUsage",
+    "langsmith.metadata.usage_metadata",
 )
 
 _ODD_EVIDENCE: dict[str, tuple[dict[str, Value], ...]] = {
@@ -223,6 +224,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             _G + "details.reasoning_tokens",
             _G + "details.thoughts_tokens",
             _G + "completion_tokens_details.reasoning_tokens",
+            _G + "experimental.reasoning_tokens",
         ),
         (_G + "total_tokens", "llm.usage.total_tokens"),
     ),
@@ -239,7 +241,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         (_V + "outputTokens", _V + "completionTokens"),
         (_V + "cachedInputTokens", _V + "inputTokenDetails.cacheReadTokens"),
         (_V + "inputTokenDetails.cacheWriteTokens",),
-        (_V + "reasoningTokens",),
+        (_V + "reasoningTokens", _V + "outputTokenDetails.reasoningTokens"),
         (_V + "totalTokens", _V + "tokens"),
     ),
     "langfuse": (
@@ -266,11 +268,20 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         (),
         ("total_tokens",),
     ),
+    "langsmith": (
+        ("input_tokens",),
+        ("output_tokens",),
+        ("input_token_details.cache_read",),
+        ("input_token_details.cache_creation",),
+        ("output_token_details.reasoning",),
+        ("total_tokens",),
+    ),
 }
 _JSON_ATTRIBUTES = {
     "langfuse": "langfuse.observation.usage_details",
     "openai in langfuse": "langfuse.observation.usage_details",
     "mlflow": "mlflow.chat.tokenUsage",
+    "langsmith": "langsmith.metadata.usage_metadata",
 }
 FAMILIES = ("openinference", "openinference", "gen_ai", "gen_ai", "langfuse", *_NAMES)
 
@@ -297,7 +308,11 @@ def nested(figures: dict[str, int]) -> dict[str, object]:
     result: dict[str, object] = {}
     for name, figure in figures.items():
         outer, _, inner = name.partition(".")
-        result[outer] = {inner: figure} if inner else figure
+        within = result.setdefault(outer, {}) if inner else None
+        if isinstance(within, dict):
+            within[inner] = figure
+        else:
+            result[name] = figure
     return result
 
 

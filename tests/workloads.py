@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.builders import BASE_MS, Value, joined, record, span
-from tests.oracle_tables import REASONING_IN_TOTAL_SCOPES
+from tests.oracle_tables import COST_ATTRIBUTES, REASONING_IN_TOTAL_SCOPES
 from tests.workload_attributes import (
     CLASS_ATTRIBUTES,
     FAMILIES,
@@ -46,8 +46,7 @@ SESSIONS: tuple[Value, ...] = ("s-1", "s-1", "s-2", "a/b é", 7, True, " s-1 ")
 PROJECTS = ("", "demo", "p/2")
 USERS: tuple[Value, ...] = ("u-1", "u-2", " u-2", "", 3, "x" * 513)
 SERVICES = ("", "chat", "search")
-MODELS = ("priced-a", "priced-b", "unheard-of", "m" * 300)
-PROVIDERS = ("openai", "anthropic", "aws.bedrock")
+PROVIDERS = ("openai", "anthropic", "Anthropic", "aws.bedrock", "AwsBedrock")
 COSTS: tuple[Value, ...] = (0, 0.0, 0.25, 0.1, "0.5", " 1e-3 ", 1.5e-9, 2.5e-9, 1, 1_000_000)
 
 
@@ -129,7 +128,7 @@ def traces(draw: st.DrawFn, trace: int, *, home: tuple[Value, str], max_spans: i
         number = trace * 100 + len(sketches)
         if len(sketches) > 0 and draw(one_in(3)):
             sketches.append(draw(echoes(number, sketches)))
-        elif len(sketches) > 0 and draw(one_in(6)):
+        elif len(sketches) > 0 and draw(one_in(4)):
             sketches += draw(calls_within(number, sketches))
         else:
             sketches.append(draw(fresh_sketches(number, sketches)))
@@ -252,7 +251,7 @@ class _Writer:
             *self.cost(),
             *self.claims(),
         ]
-        if self.seldom(3) or sketch.scope.startswith("openlit"):
+        if self.seldom(3) or sketch.scope.startswith(("openlit", "openinference.instrumentation.agno")):
             written.append((self.draw(st.sampled_from(PROVIDER_ATTRIBUTES)), self.pick(PROVIDERS)))
         if self.seldom(3):
             written.append((self.draw(st.sampled_from(USER_ATTRIBUTES)), self.pick(USERS)))
@@ -263,22 +262,25 @@ class _Writer:
     def usage(self, tokens: Tokens) -> tuple[dict[str, Value], bool, str]:
         if tokens.nothing:
             return {}, False, ""
-        family, variant = self.draw(st.sampled_from(FAMILIES)), self.draw(st.integers(0, 4))
+        family, variant = self.draw(st.sampled_from(FAMILIES)), self.draw(st.integers(0, 5))
         usage = usage_attributes(family, tokens, variant)
         if self.seldom(8):
             key = self.draw(st.sampled_from(sorted(usage)))
             if isinstance(usage[key], int) and not tokens.has_details:
                 usage[key] = self.pick(HOSTILE_TOKENS)
                 return usage, False, ""
-        if self.seldom(8):  # A second family beside it, which is not added.
+        if self.seldom(5):  # A second family beside it, which is not added, but may tell more of the same call.
             second = self.draw(st.sampled_from(FAMILIES))
-            usage = usage_attributes(second, Tokens(prompt=3, completion=2), variant) | usage
+            details = self.draw(token_figures())
+            same = replace(details, prompt=tokens.prompt, completion=tokens.completion, total_only=False)
+            beside = self.draw(st.sampled_from((same, same, details, Tokens(prompt=3, completion=2))))
+            usage = usage_attributes(second, beside, variant) | usage
             return usage, False, "openinference" if second == "openinference" else family
         return usage, True, family
 
     def model(self, sketch: Sketch, *, openinference: bool, hazard: bool) -> list[tuple[str, Value]]:
         """Names a model; the documents leave open which goes first on a half OpenInference span."""
-        name = self.pick(MODELS)
+        name = sketch.model
         if hazard:
             return [("llm.model_name", name)]
         if self.seldom(4):
@@ -296,7 +298,7 @@ class _Writer:
     def cost(self) -> list[tuple[str, Value]]:
         if not self.seldom(3):
             return []
-        variant = self.draw(st.integers(0, 3))
+        variant = self.draw(st.integers(0, len(COST_ATTRIBUTES)))
         if self.seldom(5):
             return cost_attributes(variant, self.pick(HOSTILE_COSTS)) + cost_attributes(2, self.pick(COSTS))
         return cost_attributes(variant, self.pick(COSTS))

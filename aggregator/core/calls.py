@@ -24,7 +24,8 @@ class Call:
     `place` is the index in `Calls.in_order`; `above` is the place of the nearest call above, `NOWHERE` without one,
     and `walled` says that a span of class tool or agent stands between the two.
     `repeats` is the call whose usage this one repeats (a single repeat), `exact` that both figures are the same, all
-    the way to the end of the chain; `repeats_sum` says that it repeats the sum of several.
+    the way to the end of the chain; `repeats_sum` says that it repeats the sum of several, `has_twin` that it is one
+    of two twins.
     `silenced` says that something below counts or repeats, so that a wrapper's own usage does not count.
     `cache_read`, `cache_write`, `reasoning` and `cost_nano` are the span's own, or taken over from a repeat.
     `paid_below` and `paid_above` say that a call below or above adds the cost it reports.
@@ -44,6 +45,7 @@ class Call:
         "exact",
         "first",
         "gate",
+        "has_twin",
         "kind",
         "last",
         "paid_above",
@@ -67,6 +69,7 @@ class Call:
         self.repeats: Call | None = None
         self.exact: bool = False
         self.repeats_sum: bool = False
+        self.has_twin: bool = False
         self.cache_read: i64 = span.cache_read_tokens
         self.cache_write: i64 = span.cache_write_tokens
         self.reasoning: i64 = span.reasoning_tokens
@@ -145,14 +148,7 @@ class Calls:
 
 def usage_kind(span: Span) -> i64:
     """In which way the span's usage is looked at; `NO_USAGE` if no token figure of it is above zero."""
-    if not (
-        span.prompt_tokens > 0
-        or span.completion_tokens > 0
-        or span.embedding_tokens > 0
-        or span.cache_read_tokens > 0
-        or span.cache_write_tokens > 0
-        or span.reasoning_tokens > 0
-    ):
+    if not span.has_tokens():
         return NO_USAGE
     if span.span_class == LLM:
         return LLM_USAGE

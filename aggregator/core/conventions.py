@@ -22,6 +22,7 @@ SESSION_ID: Final = (
     "langfuse.session.id",  # Langfuse
     "traceloop.association.properties.session_id",  # OpenLLMetry
     "ai.telemetry.metadata.sessionId",  # Vercel AI SDK
+    "ai.settings.context.sessionId",  # Vercel AI SDK 7
     "langsmith.metadata.session_id",  # LangSmith; its trace.session_id and .session_name name the project instead
     "langsmith.metadata.thread_id",
     "langsmith.metadata.conversation_id",
@@ -38,6 +39,7 @@ USER_ID: Final = (
     "langfuse.user.id",
     "traceloop.association.properties.user_id",
     "ai.telemetry.metadata.userId",
+    "ai.settings.context.userId",
     "langsmith.metadata.user_id",
     "mlflow.trace.user",
     "enduser.id",
@@ -172,6 +174,7 @@ USAGE: Final = (
             "gen_ai.usage.details.reasoning_tokens",
             "gen_ai.usage.details.thoughts_tokens",  # Pydantic AI with Gemini
             "gen_ai.usage.completion_tokens_details.reasoning_tokens",  # OpenLIT with Google ADK
+            "gen_ai.usage.experimental.reasoning_tokens",  # Google ADK 1
         ),
         total=("gen_ai.usage.total_tokens", "llm.usage.total_tokens"),
     ),
@@ -180,7 +183,7 @@ USAGE: Final = (
         completion=("ai.usage.outputTokens", "ai.usage.completionTokens"),
         cache_read=("ai.usage.cachedInputTokens", "ai.usage.inputTokenDetails.cacheReadTokens"),
         cache_write=("ai.usage.inputTokenDetails.cacheWriteTokens",),
-        reasoning=("ai.usage.reasoningTokens",),
+        reasoning=("ai.usage.reasoningTokens", "ai.usage.outputTokenDetails.reasoningTokens"),
         total=("ai.usage.totalTokens", "ai.usage.tokens"),
     ),
     UsageFamily(  # Langfuse, by its own names and by OpenAI's
@@ -212,6 +215,15 @@ USAGE: Final = (
         cache_write=("cache_creation_input_tokens",),
         total=("total_tokens",),
     ),
+    UsageFamily(  # LangSmith, mostly for the details that its OTel GenAI lacks
+        document="langsmith.metadata.usage_metadata",
+        prompt=("input_tokens",),
+        completion=("output_tokens",),
+        cache_read=("input_token_details.cache_read",),
+        cache_write=("input_token_details.cache_creation",),
+        reasoning=("output_token_details.reasoning",),
+        total=("total_tokens",),
+    ),
 )
 
 
@@ -226,6 +238,7 @@ COST: Final = (  # never the parts under llm.cost.*_details: LiteLLM's instrumen
     CostSource("langfuse.observation.cost_details", key="total"),
     CostSource("llm.cost.total"),
     CostSource("gen_ai.usage.cost"),
+    CostSource("gen_ai.cost.total_cost"),  # LiteLLM
     CostSource("operation.cost"),
 )
 
@@ -233,23 +246,26 @@ COST: Final = (  # never the parts under llm.cost.*_details: LiteLLM's instrumen
 class ScopeHabit(NamedTuple):
     """How instrumentation scopes whose names begin so write figures that their other attributes do not give away.
 
-    `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers, or for any
-    where none is named.  `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is
-    in neither.
+    `cache_apart`: the prompt is without the cached tokens (and so is the total), for these providers (in lower case;
+    producers' are compared without regard to it), or for any where none is named.
+    `rest_is_completion`: what the total holds beyond prompt and completion is reasoning that is in neither.
+    `zero_is_no_cost`: a cost of zero is written where no price is known.
     """
 
     scope: str
     cache_apart: bool = False
     providers: tuple[str, ...] = ()
     rest_is_completion: bool = False
+    zero_is_no_cost: bool = False
 
 
 SCOPE_HABITS: Final = (  # docs/adr/0007 has the evidence
     ScopeHabit("opentelemetry.instrumentation.bedrock", cache_apart=True),  # OpenLLMetry
-    ScopeHabit("openlit", cache_apart=True, providers=("anthropic", "aws.bedrock")),
+    ScopeHabit("openlit", cache_apart=True, providers=("anthropic", "aws.bedrock"), zero_is_no_cost=True),
     ScopeHabit("opentelemetry.instrumentation.google_generativeai", rest_is_completion=True),  # OpenLLMetry
     ScopeHabit("opentelemetry.instrumentation.vertexai", rest_is_completion=True),  # OpenLLMetry
     ScopeHabit("openinference.instrumentation.vertexai", rest_is_completion=True),
+    ScopeHabit("openinference.instrumentation.agno", cache_apart=True, providers=("anthropic", "awsbedrock")),
 )
 NO_HABIT: Final = ScopeHabit("")
 

@@ -99,7 +99,7 @@ def _is_sum(call: Call) -> bool:
 def _follow_chains(calls: Calls) -> None:
     """Let `repeats` of every single repeat name the end of its chain.
 
-    Upwards, so that what a call repeats has been followed already; a twin's other half is never a repeat.
+    Upwards, so that what a call repeats has been followed already; the twin that a call repeats is never a repeat.
     """
     for call in reversed(calls.downward):
         inner = call.repeats

@@ -10,7 +10,8 @@
     `-- FatalError           stop the process with one clear message
         |-- ConfigurationError   a setting is wrong (exit code 2)
         |-- TooManyDeadLetters   a topic that holds something else than spans
-        `-- CorruptState         a value in Redis that this program did not write
+        |-- OtherVersion         state in Redis that another version of this program has written
+        `-- CorruptState         a value in Redis that this program did not write, where it can't be set aside
 
 Adapters translate foreign exceptions into these once, at their edge, `from` their cause.
 """
@@ -72,5 +73,12 @@ class TooManyDeadLetters(FatalError):
     """So many undecodable records came in a row that the topic is probably not ours."""
 
 
+class OtherVersion(FatalError):
+    """State in Redis was written by a version of this program whose state this one can't read; names the key."""
+
+
 class CorruptState(FatalError):
-    """A value in Redis can't be read back; the text names its key."""
+    """A value in Redis can't be read back; the text names its key.
+
+    `adapters/redis` sets such values aside where it can, and only what it can't ends the process.
+    """

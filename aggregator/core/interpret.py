@@ -59,6 +59,7 @@ def scope_of(name: str) -> Scope:
         cache_apart=habit.cache_apart,
         providers=habit.providers,
         rest_is_completion=habit.rest_is_completion,
+        zero_is_no_cost=habit.zero_is_no_cost,
     )
 
 

@@ -137,6 +137,17 @@ class Span:
         self.written_completion_tokens: i64 = written_completion_tokens
         self.cost_nano: i64 = cost_nano
 
+    def has_tokens(self) -> bool:
+        """Whether some token figure is above zero."""
+        return (
+            self.prompt_tokens > 0
+            or self.completion_tokens > 0
+            or self.embedding_tokens > 0
+            or self.cache_read_tokens > 0
+            or self.cache_write_tokens > 0
+            or self.reasoning_tokens > 0
+        )
+
 
 class Decoded:
     """What one record held.

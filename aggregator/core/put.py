@@ -10,7 +10,7 @@ from mypy_extensions import i64, u8
 from aggregator.core.model import TIME_LAST, Counts, FirstUse, TracePut, TraceRollup
 from aggregator.core.packing import pack_int, pack_raw, write_int, write_json
 from aggregator.core.repeated_calls import NO_SCOPES
-from aggregator.core.summary import cost_text, duration_text, rfc3339
+from aggregator.core.summary import cost_source, cost_text, duration_text, rfc3339
 from aggregator.core.usage import trace_counts
 
 _NANO: Final = 1_000_000_000
@@ -233,6 +233,8 @@ def _write_public(out: BytesWriter, hex_id: bytes, rollup: TraceRollup, counts: 
     write_int(out, rollup.embedding_tokens)
     out.write(b'},"cost_usd":"')
     out.write(cost_text(counts.cost_whole_usd, counts.cost_rest_nano).encode())
+    out.write(b'","cost_source":"')
+    out.write(cost_source(counts.reported_costs, counts.priced_costs).encode())
     out.write(b'"}')
 
 

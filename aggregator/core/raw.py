@@ -23,7 +23,7 @@ class Resource:
 class Scope:
     """The instrumentation scope: its name, whether it writes attributes as JSON text, and how it writes figures.
 
-    `cache_apart`, `providers` and `rest_is_completion` are as in `conventions.ScopeHabit`.
+    `cache_apart`, `providers`, `rest_is_completion` and `zero_is_no_cost` are as in `conventions.ScopeHabit`.
     """
 
     def __init__(
@@ -34,12 +34,14 @@ class Scope:
         cache_apart: bool = False,
         providers: tuple[str, ...] = (),
         rest_is_completion: bool = False,
+        zero_is_no_cost: bool = False,
     ) -> None:
         self.name: str = name
         self.json_text: bool = json_text
         self.cache_apart: bool = cache_apart
         self.providers: tuple[str, ...] = providers
         self.rest_is_completion: bool = rest_is_completion
+        self.zero_is_no_cost: bool = zero_is_no_cost
 
 
 class Cache:

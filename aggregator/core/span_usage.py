@@ -13,9 +13,14 @@ from .texts import name_of, unquoted
 
 
 class Usage:
-    """The token figures of one span; `ABSENT` where there is none."""
+    """The token figures that one family tells of a span; `ABSENT` where there is none.
 
-    def __init__(self) -> None:
+    `inclusive` says that prompt and completion are known to hold their parts.
+    """
+
+    def __init__(self, family_bit: i64) -> None:
+        self.family_bit: i64 = family_bit
+        self.inclusive: bool = False
         self.prompt: i64 = ABSENT
         self.completion: i64 = ABSENT
         self.cache_read: i64 = ABSENT
@@ -33,50 +38,85 @@ class Usage:
             or self.reasoning >= 0
         )
 
+    def same_call(self, other: Usage) -> bool:
+        """Whether prompt and completion are the same, one of them above zero."""
+        prompt: i64 = max(self.prompt, 0)
+        completion: i64 = max(self.completion, 0)
+        return (
+            (prompt > 0 or completion > 0) and prompt == max(other.prompt, 0) and completion == max(other.completion, 0)
+        )
+
+    def borrow(self, other: Usage) -> None:
+        """Take what is missing here of details and total, which tells whether prompt and completion hold them."""
+        if self.cache_read <= 0:
+            self.cache_read = other.cache_read
+        if self.cache_write <= 0:
+            self.cache_write = other.cache_write
+        if self.reasoning <= 0:
+            self.reasoning = other.reasoning
+        if self.total < 0:
+            self.total = other.total
+        self.inclusive = self.inclusive or other.inclusive
+
 
 def read_call(span: Span, raw: RawSpan, conventions: Conventions, ignored: Ignored) -> None:
     """Set class, model, usage and cost of `span`."""
     values = raw.values
     roles = raw.roles
     usage: Usage | None = None
-    document: dict[str, object] | None = None
-    family_row: FamilyRow | None = None
     if roles >= table.HAS_USAGE:
         for family in conventions.families:
-            if not roles & family.bit:
-                continue
-            if family.document >= 0:
-                document = json_object(values[family.document], "usage", ignored)
-            usage = _take_usage(family, values, document, ignored)
-            if usage is not None:
-                family_row = family
-                break
+            if roles & family.bit:
+                usage = _take_usage(family, values, ignored)
+                if usage is not None:
+                    break
+        if usage is not None and roles >= usage.family_bit << 1:
+            _borrow_details(usage, raw, conventions, ignored)
     if roles & table.HAS_MODEL:
-        own = family_row is not None and family_row.bit == table.HAS_USAGE << table.OPENINFERENCE_FAMILY
+        own = usage is not None and usage.family_bit == table.HAS_USAGE << table.OPENINFERENCE_FAMILY
         span.model = _model(values, conventions, openinference=own)
     span.span_class = _span_class(raw, conventions, bool(usage is not None and span.model))
-    if usage is not None and family_row is not None:
-        _set_usage(span, usage, _exclusive(family_row, usage, document), raw.scope)
+    if usage is not None:
+        _set_usage(span, usage, raw.scope)
     if roles & table.HAS_COST:
         span.cost_nano = _cost(values, conventions, ignored)
+        if span.cost_nano == 0 and (raw.scope.zero_is_no_cost or not span.has_tokens()):
+            span.cost_nano = NO_COST  # nobody knew it
 
 
-def _take_usage(
-    family: FamilyRow, values: list[object], document: dict[str, object] | None, ignored: Ignored
-) -> Usage | None:
+def _borrow_details(usage: Usage, raw: RawSpan, conventions: Conventions, ignored: Ignored) -> None:
+    """Take details that the first family lacks, and a total, from later ones that tell the same call.
+
+    A family tells the same call where it has the same prompt and completion.  Of each figure the first one counts.
+    """
+    if usage.cache_read > 0 and usage.cache_write > 0 and usage.reasoning > 0:
+        return
+    for family in conventions.families:
+        if family.bit > usage.family_bit and raw.roles & family.bit:
+            other = _take_usage(family, raw.values, ignored)
+            if other is not None and other.same_call(usage):
+                usage.borrow(other)
+
+
+def _take_usage(family: FamilyRow, values: list[object], ignored: Ignored) -> Usage | None:
     """The figures of one family, or None where it has no usable one."""
-    if family.document < 0:
-        document = None
-    elif document is None:
-        return None
-    usage = Usage()
+    document: dict[str, object] | None = None
+    if family.document >= 0:
+        document = json_object(values[family.document], "usage", ignored)
+        if document is None:
+            return None
+    usage = Usage(family.bit)
     usage.prompt = _figure(family.prompt, values, document, ignored)
     usage.completion = _figure(family.completion, values, document, ignored)
     usage.cache_read = _figure(family.cache_read, values, document, ignored)
     usage.cache_write = _figure(family.cache_write, values, document, ignored)
     usage.reasoning = _figure(family.reasoning, values, document, ignored)
     usage.total = _figure(family.total, values, document, ignored)
-    return usage if usage.present() else None
+    if not usage.present():
+        return None
+    if family.open_keys and document is not None and usage.total >= 0:
+        _add_up(usage, document)
+    return usage
 
 
 def _figure(column: Column, values: list[object], document: dict[str, object] | None, ignored: Ignored) -> i64:
@@ -97,12 +137,10 @@ def _figure(column: Column, values: list[object], document: dict[str, object] | 
     return ABSENT
 
 
-def _exclusive(family: FamilyRow, usage: Usage, document: dict[str, object] | None) -> tuple[i64, i64]:
-    """(prompt, completion) where open keys exclude one another, their sum being the total; else `ABSENT` twice."""
+def _add_up(usage: Usage, document: dict[str, object]) -> None:
+    """Set prompt and completion to the sums of their parts where open keys exclude one another, the total being all."""
     prompt: i64 = 0
     completion: i64 = 0
-    if not family.open_keys or document is None or usage.total < 0:
-        return ABSENT, ABSENT
     everything: i64 = 0
     total: i64 = ABSENT
     for key, value in document.items():
@@ -115,12 +153,13 @@ def _exclusive(family: FamilyRow, usage: Usage, document: dict[str, object] | No
                 prompt += figure
             elif key.startswith("output"):
                 completion += figure
-    if everything != total:
-        return ABSENT, ABSENT
-    return prompt, completion
+    if everything == total:
+        usage.prompt = prompt
+        usage.completion = completion
+        usage.inclusive = True
 
 
-def _set_usage(span: Span, usage: Usage, exclusive: tuple[i64, i64], scope: Scope) -> None:
+def _set_usage(span: Span, usage: Usage, scope: Scope) -> None:
     """Normalise to inclusive totals: prompt with cached tokens, completion with reasoning."""
     prompt: i64 = max(usage.prompt, 0)
     completion: i64 = max(usage.completion, 0)
@@ -128,19 +167,17 @@ def _set_usage(span: Span, usage: Usage, exclusive: tuple[i64, i64], scope: Scop
     cache_write: i64 = max(usage.cache_write, 0)
     reasoning: i64 = max(usage.reasoning, 0)
     total: i64 = usage.total
-    if exclusive[0] >= 0:
-        prompt, completion = exclusive
     span.written_prompt_tokens = prompt
     span.written_completion_tokens = completion
-    if exclusive[0] < 0:
+    if not usage.inclusive:
         if usage.prompt < 0 and usage.completion < 0:
             prompt = max(total, 0)
         cache: i64 = cache_read + cache_write
         more: i64 = total - prompt - completion  # what the total holds beyond the two
         apart = total >= 0 and more > 0
         cache_apart = cache > prompt or (apart and cache > 0 and (more == cache or more == cache + reasoning))
-        if scope.cache_apart and not cache_apart:
-            cache_apart = not scope.providers or span.provider in scope.providers
+        if scope.cache_apart and cache > 0 and not cache_apart:
+            cache_apart = not scope.providers or span.provider.lower() in scope.providers
         if scope.rest_is_completion and apart and reasoning == 0:
             reasoning = more
             cache_apart = False

@@ -7,19 +7,16 @@ from typing import Any, Final
 
 from mypy_extensions import i64
 
-from aggregator.core.model import Counts, SessionRollup
+from aggregator.core.model import SessionRollup
 from aggregator.core.naming import encode_ref
 from aggregator.core.repeated_calls import NO_SCOPES, SeenTrace, count_repeated
 
 SCHEMA: Final = "session-summary/1"
 NANO: Final = 1_000_000_000
-# Positions in the private part of an entry (model.TracePut), and in its counts.
+# Positions in the private part of an entry (model.TracePut).
 _STARTED: Final = 2
 _ENDED: Final = 4
-_COUNTS: Final = 5
 _SCOPES: Final = 9
-_REPORTED: Final = Counts._fields.index("reported_costs")
-_PRICED: Final = Counts._fields.index("priced_costs")
 _DAY_US: Final = 86_400_000_000
 _2: Final = [f"{n:02d}" for n in range(100)]
 _3: Final = [f"{n:03d}" for n in range(1000)]
@@ -78,11 +75,8 @@ def cost_source(reported: int, priced: int) -> str:
 
 
 def _shown(entry: dict[str, object]) -> dict[str, object]:
-    """An entry as the summary shows it: without its private part, and with what that says of the cost."""
-    shown = {name: value for name, value in entry.items() if name != "_"}
-    counts = _private(entry)[_COUNTS]
-    shown["cost_source"] = cost_source(_count(counts, _REPORTED), _count(counts, _PRICED))
-    return shown
+    """An entry as the summary shows it: without its private part."""
+    return {name: value for name, value in entry.items() if name != "_"}
 
 
 def _seen(entry: dict[str, object]) -> SeenTrace:
@@ -100,19 +94,6 @@ def _seen(entry: dict[str, object]) -> SeenTrace:
 
 def _private(entry: dict[str, object]) -> Any:
     return entry["_"]
-
-
-def _count(counts: list[int], position: int) -> int:
-    """One of the counts of an entry, in which a number below zero stands for as many zeros."""
-    at = 0
-    for count in counts:
-        if count < 0:
-            at -= count
-        elif at == position:
-            return count
-        else:
-            at += 1
-    return 0
 
 
 def _duration_ms(started_us: int, ended_us: int) -> float | None:

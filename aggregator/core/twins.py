@@ -6,10 +6,13 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from aggregator.core.calls import Call, Calls
+from aggregator.core.calls import Call, Calls, same_figures
 
 OVERHANG_US: Final = 50_000
 """How much later than the outer one the inner of two twins may end."""
+
+COMPLETION_MARGIN: Final = 16
+"""By how many completion tokens two twins may differ that agree in all else: more than a stream's start tells."""
 
 _BLOCK_SIZE: Final = 64  # about the root of the number of spans in the largest traces
 _MOST_STEPS: Final = 256  # per call with the same figures, on the average: far more than any trace needs that was seen
@@ -18,31 +21,46 @@ _BEYOND: Final = 2**60
 
 
 def find_twins(calls: Calls) -> None:
-    """Mark as repeats the counting LLM and embedding calls that another scope tells as well.
+    """Mark as repeats the counting LLM and embedding calls within whose time another scope tells the same call.
 
-    Wrappers do not count yet; the figures tell LLM and embedding calls apart, since neither has any of the other's.
+    Those with the same figures find each other first, then what is left of LLM calls that differ a little.  Wrappers
+    do not count yet; the figures tell LLM and embedding calls apart, since neither has any of the other's.
     """
-    if not _several_scopes(calls):
+    if not _several_scopes(calls.in_order):
         return
-    buckets: dict[tuple[int, int, int], list[Call]] = {}
-    for call in calls.in_order:
+    free = [call for call in calls.in_order if _may_have_twin(call)]
+    exact: dict[tuple[int, int, int], list[Call]] = {}
+    for call in free:
         span = call.span
-        if _may_have_twin(call):
-            key = (span.prompt_tokens, span.completion_tokens, span.embedding_tokens)
-            buckets.setdefault(key, []).append(call)
-    numbered = False
-    for bucket in buckets.values():
-        if len(bucket) > 1:
+        exact.setdefault((span.prompt_tokens, span.completion_tokens, span.embedding_tokens), []).append(call)
+    numbered = _pair_all(list(exact.values()), calls, numbered=False)
+    free = [call for call in free if not call.has_twin and call.span.prompt_tokens > 0 and call.span.model]
+    if not _several_scopes(free):
+        return
+    near: dict[tuple[str, int, int, int], list[Call]] = {}
+    for call in free:
+        span = call.span
+        key = (span.model, span.prompt_tokens, span.cache_read_tokens, span.cache_write_tokens)
+        near.setdefault(key, []).append(call)
+    _pair_all(list(near.values()), calls, numbered=numbered)
+
+
+def _pair_all(buckets: list[list[Call]], calls: Calls, *, numbered: bool) -> bool:
+    """Pair the calls of each bucket; returns whether the calls are numbered now."""
+    for bucket in buckets:
+        if len(bucket) > 1 and _several_scopes(bucket):
             if not numbered:
                 _number(calls)
                 numbered = True
             bucket.sort(key=_twin_order)
             _pair(bucket)
+    return numbered
 
 
-def _several_scopes(calls: Calls) -> bool:
+def _several_scopes(some: list[Call]) -> bool:
+    """Whether those that count are of more than one scope."""
     first: str | None = None
-    for call in calls.in_order:
+    for call in some:
         if call.counts:
             if first is None:
                 first = call.span.scope
@@ -123,7 +141,7 @@ class _Block:
 
 
 def _pair(bucket: list[Call]) -> None:
-    """Let each call repeat the first earlier one that still counts, is free, contains it and is of another scope.
+    """Let each call be repeated by the first earlier one that is free, contains it and is of another scope.
 
     Free calls stand in blocks, most of which are passed over as a whole, so that thousands of calls with the same
     figures take far fewer comparisons than there are pairs of them.  Where somebody made a trace in which that does
@@ -140,23 +158,29 @@ def _pair(bucket: list[Call]) -> None:
                 i = block.find(call)
                 steps_left -= len(block.calls) if i < 0 else i
                 if i >= 0:
-                    call.repeats = block.calls[i]
-                    call.exact = True
-                    call.counts = False
+                    outer = block.calls[i]
+                    outer.repeats = call
+                    outer.exact = same_figures(outer.span, call.span)
+                    outer.counts = False
+                    outer.has_twin = call.has_twin = True
                     block.remove(i)
                     break
-        if call.counts:
+        if not call.has_twin:
             if len(blocks[-1].calls) == _BLOCK_SIZE:
                 blocks.append(_Block())
             blocks[-1].add(call)
 
 
 def _is_twin(call: Call, outer: Call) -> bool:
-    """Whether one that comes later in twin order is contained in the other, told elsewhere and on another branch."""
+    """Whether the other of a bucket, which comes first, contains this one, told elsewhere and on another branch."""
+    beyond: i64 = call.span.completion_tokens - outer.span.completion_tokens
     return (
         call.span.end_us <= outer.span.end_us + OVERHANG_US
+        and call.span.start_us <= outer.span.end_us
         and call.span.scope != outer.span.scope
         and (call.first > outer.last or call.last < outer.first)
+        and beyond >= -COMPLETION_MARGIN
+        and beyond <= COMPLETION_MARGIN
     )
 
 

@@ -47,6 +47,24 @@ def decode_wire(data: bytes, *, log_ms: int, conventions: Conventions) -> Decode
     return walk.out
 
 
+def _no_resource(conventions: Conventions) -> Resource:
+    """That of a record which names none, kept like any other: every record begins with it."""
+    resources = conventions.cache.resources
+    known = resources.get(b"")
+    if known is None:
+        known = resource_of({}, conventions)
+        resources[b""] = known
+    return known
+
+
+def _no_scope(cache: Cache) -> Scope:
+    known = cache.scopes.get(b"")
+    if known is None:
+        known = scope_of("")
+        cache.scopes[b""] = known
+    return known
+
+
 class _Walk:
     """The state of walking one record.  Positions are offsets into `data`; a block is data[pos:end]."""
 
@@ -59,8 +77,8 @@ class _Walk:
         self.codes: dict[bytes, int] = conventions.codes
         self.keys: list[bytes] = conventions.keys
         self.key_slots: list[int] = conventions.key_slots
-        self.no_resource: Resource = resource_of({}, conventions)
-        self.no_scope: Scope = scope_of("")
+        self.no_resource: Resource = _no_resource(conventions)
+        self.no_scope: Scope = _no_scope(conventions.cache)
         self.raw: RawSpan = RawSpan(len(conventions.roles), self.no_resource, self.no_scope)
 
     def record(self) -> None:

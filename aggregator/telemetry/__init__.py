@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aggregator.telemetry.labels import (
     CloseReason,
+    CorruptKind,
     IgnoredField,
     IgnoredReason,
     RecordOutcome,
@@ -17,6 +18,7 @@ from aggregator.telemetry.metrics import Metrics, core_flavour, package_version
 
 __all__ = [
     "CloseReason",
+    "CorruptKind",
     "Event",
     "IgnoredField",
     "IgnoredReason",

@@ -41,6 +41,17 @@ class Stage(StrEnum):
     CLAIM = "claim"
     PUBLISH = "publish"
     SETTLE = "settle"
+    INDEX = "index"
+
+
+class CorruptKind(StrEnum):
+    """What a value in Redis that can't be read should have been."""
+
+    TRACE = "trace"
+    SESSION = "session"
+    DUE = "due"
+    PROGRESS = "progress"
+    WATERMARKS = "watermarks"
 
 
 class StartReason(StrEnum):

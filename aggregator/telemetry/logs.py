@@ -38,7 +38,6 @@ class Event(StrEnum):
     PARTITION_STARTED = "partition_started"  # topic, partition, offset, why
     TOPIC_CREATED = "topic_created"  # topic, partitions
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
-    RECORDS_EXPIRED = "records_expired"  # topic, partition, offset, beginning_offset
     RECORDS_LOST = "records_lost"  # topic, partition, offset, records: retention took them before they were read
     RECORDS_UNREADABLE = "records_unreadable"  # topic, partition, offset: some from there on can't be unpacked
     COMMIT_PASSED_OVER = "commit_passed_over"  # partitions, error
@@ -47,6 +46,7 @@ class Event(StrEnum):
     DEAD_LETTER_CUT = "dead_letter_cut"  # topic, partition, offset, bytes
 
     REDIS_CONNECTED = "redis_connected"  # version, cluster
+    CORRUPT_KEY = "corrupt_key"  # kind, key, kept_as, error: a value that could not be read was set aside
     STATE_LOST = "state_lost"  # topic, partition, expected, found
 
     SUMMARY_CUT = "summary_cut"  # sessions, error: published without the detail of their traces

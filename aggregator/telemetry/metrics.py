@@ -33,6 +33,7 @@ from aggregator.core import model
 from aggregator.core.model import SessionRollup
 from aggregator.telemetry.labels import (
     CloseReason,
+    CorruptKind,
     IgnoredField,
     IgnoredReason,
     RecordOutcome,
@@ -127,6 +128,7 @@ class Metrics:
         )
         self._open_sessions = gauge("open_sessions", "Sessions in the shards that this worker owns")
         self._redis_retries = counter("redis_retries", "Calls to Redis that were repeated")
+        self._corrupt = counter("corrupt_keys", "Values in Redis that could not be read and were set aside", "kind")
         self._conflicts = counter("trace_conflicts", "Trace states that another worker had changed meanwhile")
         self._register_process()
         self._prepare_labels()
@@ -145,6 +147,8 @@ class Metrics:
             self._closed.labels(close_reason)
         for start_reason in StartReason:
             self._starts.labels(start_reason)
+        for kind in CorruptKind:
+            self._corrupt.labels(kind)
         for reject_reason in RejectReason:
             self._dead_letters.labels(reject_reason)
         self._stages = {stage: self._stage.labels(stage) for stage in Stage}
@@ -184,6 +188,10 @@ class Metrics:
     def redis_retries(self, count: int = 1) -> None:
         """Count calls to Redis that were repeated."""
         self._redis_retries.inc(count)
+
+    def corrupt_key(self, kind: CorruptKind) -> None:
+        """Count a value in Redis that could not be read and was set aside."""
+        self._corrupt.labels(kind).inc()
 
     def partition_started(self, reason: StartReason) -> None:
         """Count a partition that is read from somewhere from now on."""

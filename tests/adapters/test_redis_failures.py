@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 
 import pytest
 
 from aggregator.adapters.redis.connections import Connections, SingleRedis, connect
 from aggregator.adapters.redis.keys import Keys
-from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.servers import Eviction, servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
-from aggregator.core.errors import ConfigurationError, CorruptState, FatalError, StoreUnavailable
-from aggregator.core.model import Partition
+from aggregator.core.errors import ConfigurationError, FatalError, OtherVersion, StoreUnavailable
 from aggregator.core.state import stamp_of
 from aggregator.ports import ClaimOutcome, PutOutcome, SessionPut, StoredTrace, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
@@ -61,67 +58,15 @@ async def test_a_flushed_script_cache_goes_unnoticed(connections: Connections, r
         assert await traces.store([write(number * 1000 + index) for index in range(250)]) == [None] * 250
 
 
-async def test_one_foreign_key_fails_alone_and_is_named(connections: Connections, redis_server: RedisServer) -> None:
-    store = sessions_on(connections)
-    with redis_server.client() as client:
-        client.set(KEYS.session(OTHER).traces, "not a hash")
-    puts = [SessionPut(who, [trace_put(1, 1)]) for who in (OTHER, S)]
-    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-2\}"):
-        await store.put(puts)
-    with redis_server.client() as client:
-        assert client.hget(KEYS.session(S).session, "trace_count") == b"1"
-        assert client.keys(f"{KEYS.session(OTHER).session}*") == [KEYS.session(OTHER).traces.encode()]
-
-
-async def test_values_of_another_make_are_named(connections: Connections, redis_server: RedisServer) -> None:
-    traces, progress, schedule = (
-        RedisTraces(connections, KEYS),
-        RedisProgress(connections, KEYS),
-        RedisSchedule(connections, KEYS),
-    )
-    store = sessions_on(connections)
-    with redis_server.client() as client:
-        client.set(KEYS.trace(trace_id(1)), "nonsense")
-        client.set(KEYS.trace(trace_id(2)), "non sense")
-        client.hset(KEYS.trace(trace_id(3)), "s", "a state of another make")
-        client.hset(KEYS.progress, "t/0", "soon")
-        client.zadd(KEYS.due(0), {"nonsense": 1})
-        client.set(KEYS.due(1), "x")
-        client.hset(KEYS.session(S).session, mapping={"_s": "nonsense"})
-    for number in (1, 2, 3):
-        key = re.escape(KEYS.trace(trace_id(number)))
-        with pytest.raises(CorruptState, match=key):
-            await traces.load([trace_id(number)])
-        with pytest.raises(CorruptState, match=key):
-            await traces.store([write(4), write(number)])
-    with pytest.raises(CorruptState, match="agg:progress"):
-        await progress.read([Partition("t", 0)])
-    with pytest.raises(CorruptState, match="agg:due:0"):
-        await schedule.due([0], watermark_ms=5, limit=5)
-    with pytest.raises(CorruptState, match="agg:due:1"):
-        await schedule.count([1])
-    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}"):
-        await store.claim([S], watermark_ms=T0_MS)
-    with redis_server.client() as client:
-        client.flushall()
-    await store.put([SessionPut(S, [trace_put(1, 1)])])
-    with redis_server.client() as client:
-        client.hset(KEYS.session(S).traces, trace_id(1).hex(), "[")
-    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}"):
-        await store.put([SessionPut(S, [trace_put(1, 2)])])
-    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}"):
-        await store.claim([S], watermark_ms=T0_MS + 10)
-
-
 async def test_a_session_of_an_older_version_is_refused_not_misread(
     connections: Connections, redis_server: RedisServer
 ) -> None:
     store = sessions_on(connections)
     with redis_server.client() as client:
         client.hset(KEYS.session(S).session, mapping={"_s": "[0,0,1760000000000,1760000000000,1760000000000,1,0,0]"})
-    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}.*another version"):
+    with pytest.raises(OtherVersion, match=r"agg:session:\{demo/s-1\}.*another version"):
         await store.put([SessionPut(S, [trace_put(1, 1)])])
-    with pytest.raises(CorruptState, match=r"agg:session:\{demo/s-1\}.*another version"):
+    with pytest.raises(OtherVersion, match=r"agg:session:\{demo/s-1\}.*another version"):
         await store.claim([S], watermark_ms=T0_MS)
 
 

@@ -49,7 +49,16 @@ def trace_put(
         changed_ms=changed_ms,
         shown=sums.trace_count > 0,
         packed=packed_put(hex_id.encode(), version, (changed_ms, born_ms), first, sums, bounds, uses, figures),
-        entry=json.dumps({"_": private, "trace_id": hex_id, "name": name}, separators=(",", ":")).encode(),
+        entry=json.dumps(
+            {
+                "_": private,
+                "trace_id": hex_id,
+                "name": name,
+                "started_at": None,
+                "tokens": {"prompt": sums.prompt_tokens, "completion": sums.completion_tokens},
+            },
+            separators=(",", ":"),
+        ).encode(),
     )
 
 

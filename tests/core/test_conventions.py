@@ -119,6 +119,7 @@ SESSION_IDS = [
     "langfuse.session.id",
     "traceloop.association.properties.session_id",
     "ai.telemetry.metadata.sessionId",
+    "ai.settings.context.sessionId",
     "langsmith.metadata.session_id",
     "langsmith.metadata.thread_id",
     "langsmith.metadata.conversation_id",
@@ -248,6 +249,7 @@ USER_IDS = [
     "langfuse.user.id",
     "traceloop.association.properties.user_id",
     "ai.telemetry.metadata.userId",
+    "ai.settings.context.userId",
     "langsmith.metadata.user_id",
     "mlflow.trace.user",
     "enduser.id",
@@ -487,6 +489,7 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (REASONING, "gen_ai.usage.details.reasoning_tokens"),
         (REASONING, "gen_ai.usage.details.thoughts_tokens"),
         (REASONING, "gen_ai.usage.completion_tokens_details.reasoning_tokens"),
+        (REASONING, "gen_ai.usage.experimental.reasoning_tokens"),
         (TOTAL, "gen_ai.usage.total_tokens"),
         (TOTAL, "llm.usage.total_tokens"),
     ],
@@ -499,6 +502,7 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (READ, "ai.usage.inputTokenDetails.cacheReadTokens"),
         (WRITE, "ai.usage.inputTokenDetails.cacheWriteTokens"),
         (REASONING, "ai.usage.reasoningTokens"),
+        (REASONING, "ai.usage.outputTokenDetails.reasoningTokens"),
         (TOTAL, "ai.usage.totalTokens"),
         (TOTAL, "ai.usage.tokens"),
     ],
@@ -529,6 +533,14 @@ FAMILIES: list[list[tuple[str, str]]] = [
         (READ, "mlflow.chat.tokenUsage|cache_read_input_tokens"),
         (WRITE, "mlflow.chat.tokenUsage|cache_creation_input_tokens"),
         (TOTAL, "mlflow.chat.tokenUsage|total_tokens"),
+    ],
+    [
+        (PROMPT, "langsmith.metadata.usage_metadata|input_tokens"),
+        (COMPLETION, "langsmith.metadata.usage_metadata|output_tokens"),
+        (READ, "langsmith.metadata.usage_metadata|input_token_details.cache_read"),
+        (WRITE, "langsmith.metadata.usage_metadata|input_token_details.cache_creation"),
+        (REASONING, "langsmith.metadata.usage_metadata|output_token_details.reasoning"),
+        (TOTAL, "langsmith.metadata.usage_metadata|total_tokens"),
     ],
 ]
 CELLS = [(family, column, name) for family, cells in enumerate(FAMILIES) for column, name in cells]
@@ -589,6 +601,91 @@ def test_names_of_a_column_rank_in_order(family: int, column: str) -> None:
 def test_families_are_never_added(family: int) -> None:
     given = {cells[0][1]: 100 + i for i, cells in enumerate(FAMILIES) if i >= family}
     assert figures(span_of(usage(given))) == (100 + family, 0, 0, 0, 0)
+
+
+VERCEL_STREAM: dict[str, object] = {  # as AI SDK 6 writes it
+    "gen_ai.usage.input_tokens": 4988,
+    "gen_ai.usage.output_tokens": 465,
+    "ai.usage.inputTokens": 4988,
+    "ai.usage.outputTokens": 465,
+    "ai.usage.totalTokens": 5453,
+    "ai.usage.cachedInputTokens": 256,
+    "ai.usage.outputTokenDetails.reasoningTokens": 33,
+}
+
+
+def test_another_family_of_the_same_call_lends_its_details() -> None:
+    assert figures(span_of(VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
+    third: dict[str, object] = {
+        "llm.token_count.prompt": 4988,
+        "llm.token_count.completion": 465,
+        "llm.token_count.total": 5453,
+    }
+    assert figures(span_of(third | VERCEL_STREAM)) == (4988, 465, 256, 0, 33)
+    langfuse = {"input": 4732, "input_cached_tokens": 256, "output": 432, "output_reasoning": 33, "total": 5453}
+    document = {"langfuse.observation.usage_details": json.dumps(langfuse)}
+    assert figures(span_of(third | document)) == (4988, 465, 256, 0, 33)
+
+
+def test_langsmith_tells_details_in_a_document_beside_the_sums() -> None:
+    document = {
+        "input_tokens": 1864,
+        "output_tokens": 149,
+        "total_tokens": 2013,
+        "input_token_details": {"cache_read": 64},
+        "output_token_details": {"reasoning": 9},
+    }
+    sums: dict[str, object] = {
+        "gen_ai.usage.input_tokens": 1864,
+        "gen_ai.usage.output_tokens": 149,
+        "gen_ai.usage.total_tokens": 2013,
+    }
+    metadata = {"langsmith.metadata.usage_metadata": json.dumps(document)}
+    assert figures(span_of(sums | metadata)) == figures(span_of(metadata)) == (1864, 149, 64, 0, 9)
+    assert figures(span_of(sums | {"gen_ai.usage.output_tokens": 148} | metadata)) == (1864, 148, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"ai.usage.inputTokens": 4987},
+        {"ai.usage.outputTokens": 464},
+        {"ai.usage.inputTokens": None, "ai.usage.outputTokens": None},
+        {"gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0, "ai.usage.totalTokens": None}
+        | {"ai.usage.inputTokens": 0, "ai.usage.outputTokens": 0},
+    ],
+)
+def test_a_family_of_another_call_lends_nothing(other: dict[str, object]) -> None:
+    assert figures(span_of(VERCEL_STREAM | other))[2:] == (0, 0, 0)
+
+
+def test_each_detail_is_of_the_first_family_that_has_it() -> None:
+    genai = {"gen_ai.usage.cache_read.input_tokens": 200, "gen_ai.usage.reasoning_tokens": 0}
+    mlflow = {"input_tokens": 4988, "output_tokens": 465, "cache_read_input_tokens": 1}
+    document = {"mlflow.chat.tokenUsage": json.dumps(mlflow | {"cache_creation_input_tokens": 9})}
+    assert figures(span_of(VERCEL_STREAM | genai | document)) == (4988, 465, 200, 9, 33)
+
+
+def test_lent_details_are_included_as_the_figures_that_lend_them_say() -> None:
+    """Where the total says that they are apart, or the cache is larger than the prompt."""
+    genai = {"gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 20}
+    apart = {"llm.token_count.prompt": 100, "llm.token_count.completion": 20}
+    details = {"gen_ai.usage.cache_read_input_tokens": 40, "gen_ai.usage.total_tokens": 160}
+    assert figures(span_of(apart | genai | details)) == (140, 20, 40, 0, 0)
+    assert written(span_of(apart | genai | details)) == (100, 20)
+    assert figures(span_of(apart | genai | {"gen_ai.usage.cache_read_input_tokens": 140})) == (240, 20, 140, 0, 0)
+
+
+def test_further_families_are_not_looked_at_where_nothing_is_missing() -> None:
+    whole = {
+        "llm.token_count.prompt": 100,
+        "llm.token_count.completion": 20,
+        "llm.token_count.prompt_details.cache_read": 3,
+        "llm.token_count.prompt_details.cache_write": 2,
+        "llm.token_count.completion_details.reasoning": 1,
+    }
+    decoded = read(whole | {"gen_ai.usage.input_tokens": "none"})
+    assert (figures(decoded.spans[0]), decoded.ignored) == ((100, 20, 3, 2, 1), [])
 
 
 def test_aggregated_usage_is_a_repeat() -> None:
@@ -702,6 +799,11 @@ GEMINI = scope_usage(100, 5, 30, None, None, 145)
         ("openlit.otel.tracing", "aws.bedrock", CONVERSE, (150, 5, 30, 20, 0)),
         ("openlit.otel.tracing", "openai", CONVERSE, (100, 5, 30, 20, 0)),
         ("my.openlit", "anthropic", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "Anthropic", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "AwsBedrock", CONVERSE, (150, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "OpenAI", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openinference.instrumentation.agno", "", CONVERSE, (100, 5, 30, 20, 0)),
+        ("openinference.instrumentation.langchain", "Anthropic", CONVERSE, (100, 5, 30, 20, 0)),
         ("opentelemetry.instrumentation.google_generativeai", "", GEMINI, (100, 45, 30, 0, 40)),
         ("opentelemetry.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
         ("openinference.instrumentation.vertexai", "", GEMINI, (100, 45, 30, 0, 40)),
@@ -807,6 +909,7 @@ COSTS = [
     "langfuse.observation.cost_details|total",
     "llm.cost.total",
     "gen_ai.usage.cost",
+    "gen_ai.cost.total_cost",
     "operation.cost",
 ]
 
@@ -863,9 +966,34 @@ def test_parts_of_a_cost_are_none() -> None:
     ids=str,
 )
 def test_cost_values(value: object, nano: int, reason: str | None) -> None:
-    decoded = read({"llm.cost.total": value})
+    decoded = read({"llm.cost.total": value, "llm.token_count.prompt": 1})
     assert decoded.spans[0].cost_nano == nano
     assert decoded.ignored == ([("cost", reason)] if reason else [])
+
+
+ONE_TOKEN = {"gen_ai.usage.input_tokens": 1}
+COSTLESS = {"langfuse.observation.cost_details": '{"input": 0, "output": 0, "total": 0}'}
+
+
+@pytest.mark.parametrize(
+    ("scope", "attributes", "nano"),
+    [
+        # as Langfuse writes of a generation that failed
+        ("langfuse-sdk", COSTLESS, NO_COST),
+        ("langfuse-sdk", COSTLESS | {"gen_ai.usage.input_tokens": 0}, NO_COST),
+        ("langfuse-sdk", COSTLESS | ONE_TOKEN, 0),
+        ("langfuse-sdk", COSTLESS | {"gen_ai.usage.cache_read.input_tokens": 1}, 0),
+        ("", COSTLESS | ONE_TOKEN | {"gen_ai.operation.name": "embeddings"}, 0),
+        # as OpenLIT writes where it knows no price
+        ("openlit.instrumentation.openai", ONE_TOKEN | {"gen_ai.usage.cost": 0}, NO_COST),
+        ("openlit.instrumentation.openai", ONE_TOKEN | {"gen_ai.usage.cost": 1e-9}, 1),
+        ("my.openlit", ONE_TOKEN | {"gen_ai.usage.cost": 0}, 0),
+        # a cost without tokens, as of a tool
+        ("", {"llm.cost.total": 1e-9}, 1),
+    ],
+)
+def test_a_cost_of_zero_that_says_nothing(scope: str, attributes: Attributes, nano: int) -> None:
+    assert span_of(attributes, scope=scope).cost_nano == nano
 
 
 @pytest.mark.parametrize(

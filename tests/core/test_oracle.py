@@ -185,8 +185,8 @@ class TestCounting:
         # 2 repeats its twin 3, so nothing below 1 counts, yet 1 must not.
         figures = trace_of(
             span(1, CHAIN | tokens(10, 5)),
-            span(2, LLM | tokens(10, 5), parent=1, start=10, end=90),
-            span(3, LLM | tokens(10, 5), start=5, end=95),
+            span(2, LLM | tokens(10, 5), parent=1, start=5, end=95),
+            span(3, LLM | tokens(10, 5), start=10, end=90),
             scopes=("a", "a", "b"),
         )
         assert sums(figures) == (10, 5, 0)
@@ -233,18 +233,40 @@ class TestTwins:
     def test_both_figures_must_be_the_same(self) -> None:
         assert sums(self.twins(inner=(10, 90), completion=6)) == (20, 11, 0)
 
-    def test_the_longest_of_those_that_start_together_goes_first(self) -> None:
+    @pytest.mark.parametrize(
+        ("inner", "count"),
+        [
+            ({}, 1),
+            ({"llm.token_count.completion": 21}, 1),
+            ({"llm.token_count.completion": 22}, 2),
+            ({"llm.token_count.prompt": 11}, 2),
+            ({"llm.token_count.prompt_details.cache_read": 3}, 2),
+            ({"llm.model_name": "n"}, 2),
+            ({"llm.model_name": ""}, 2),
+        ],
+    )
+    def test_of_the_same_prompt_cache_and_model_the_completion_may_differ(
+        self, inner: dict[str, Value], count: int
+    ) -> None:
+        outer = LLM | tokens(10, 5, cache_read=4) | {"llm.model_name": "m"}
+        inner = outer | tokens(10, 6, cache_read=4) | inner
+        figures = trace_of(span(1, outer, end=100), span(2, inner, start=10, end=90), scopes=("a", "b"))
+        assert sum(model.calls for model in figures.models.values()) == count
+        if count == 1:
+            assert sums(figures) == (10, inner["llm.token_count.completion"], 0)
+
+    def test_of_those_that_start_together_the_shortest_counts(self) -> None:
         figures = trace_of(
-            span(1, LLM | tokens(10, 5), end=10),
-            span(2, LLM | tokens(10, 5) | {"llm.model_name": "outer"}, end=1000),
+            span(1, LLM | tokens(10, 5) | {"llm.model_name": "inner"}, end=10),
+            span(2, LLM | tokens(10, 5), end=1000),
             scopes=("a", "b"),
         )
-        assert list(figures.models) == ["outer"]
+        assert list(figures.models) == ["inner"]
 
     def test_one_that_began_earlier_is_not_contained(self) -> None:
         assert sums(self.twins(inner=(-1, 20))) == (20, 10, 0)
 
-    def test_each_is_repeated_at_most_once(self) -> None:
+    def test_each_repeats_at_most_one(self) -> None:
         spans = [span(n, LLM | tokens(10, 5), start=n, end=90) for n in (1, 2, 3)]
         assert sums(trace_of(*spans, scopes=("a", "b", "b"))) == (20, 10, 0)
 
@@ -266,7 +288,7 @@ class TestTwins:
         )
         assert sums(figures) == (20, 10, 0)
 
-    def test_one_that_is_a_repeat_itself_is_not_repeated(self) -> None:
+    def test_each_is_one_of_two_at_most(self) -> None:
         spans = [span(n, LLM | tokens(10, 5), start=n, end=90) for n in (1, 2, 3)]
         assert sums(trace_of(*spans, scopes=("a", "b", "c"))) == (20, 10, 0)
 
@@ -328,6 +350,12 @@ class TestCost:
         figures = trace_of(span(1, LLM | tokens(10, 5) | self.MODEL | {"llm.cost.total": 0}))
         assert (figures.cost_nano, figures.reported_costs, figures.priced_costs) == (0, 1, 0)
 
+    def test_zero_is_none_without_tokens_or_where_openlit_writes_it(self) -> None:
+        figures = trace_of(span(1, LLM | self.MODEL | {"llm.cost.total": 0}))
+        assert figures.reported_costs == 0
+        figures = trace_of(span(1, LLM | tokens(10, 5) | self.MODEL | {"gen_ai.usage.cost": 0}), scopes=("openlit.x",))
+        assert (figures.reported_costs, figures.priced_costs) == (0, 1)
+
     def test_a_wrappers_cost_counts_only_if_nothing_below_adds_one(self) -> None:
         with_cost = span(2, LLM | tokens(10, 5) | {"llm.cost.total": 0.25}, parent=1)
         without = span(2, LLM | tokens(10, 5) | self.MODEL, parent=1)
@@ -353,9 +381,9 @@ class TestCost:
             span(1, CHAIN | {"llm.cost.total": 3}),
             span(2, AGENT | {"llm.cost.total": 2}, parent=1),
             span(3, TOOL | {"llm.cost.total": 1}, parent=2),
-            span(4, TOOL | {"llm.cost.total": 0}, parent=2, start=5),
+            span(4, TOOL | {"llm.cost.total": 4}, parent=2, start=5),
         )
-        assert (figures.cost_nano, figures.reported_costs) == (10**9, 2)
+        assert (figures.cost_nano, figures.reported_costs) == (5 * 10**9, 2)
         assert figures.models["unknown"].calls == 0
 
     def test_a_repeats_cost_that_is_not_needed_is_dropped(self) -> None:
@@ -435,7 +463,7 @@ class TestCost:
         ],
     )
     def test_cost_values(self, value: Value, nano: int | None) -> None:
-        assert read({"llm.cost.total": value}).cost_nano == nano
+        assert read({"llm.cost.total": value, "llm.token_count.prompt": 1}).cost_nano == nano
 
     def test_cost_attributes_in_order(self) -> None:
         both: dict[str, Value] = {"gen_ai.usage.cost": 2.0, "operation.cost": 3.0}
@@ -459,6 +487,15 @@ class TestReadingUsage:
         assert self.figures(genai) == (20, 9, 0, 0, 0)
         assert self.figures(genai | {"llm.token_count.prompt": 10}) == (10, 0, 0, 0, 0)
         assert self.figures(genai | {"llm.token_count.prompt": -10}) == (20, 9, 0, 0, 0)
+
+    def test_other_families_of_the_same_call_lend_details_that_are_missing(self) -> None:
+        first = {"llm.token_count.prompt": 20, "llm.token_count.completion": 9}
+        genai = {"gen_ai.usage.input_tokens": 20, "gen_ai.usage.output_tokens": 9, "gen_ai.usage.total_tokens": 29}
+        vercel = {"ai.usage.inputTokens": 20, "ai.usage.outputTokens": 9, "ai.usage.cachedInputTokens": 7}
+        assert self.figures(first | genai | vercel) == (20, 9, 7, 0, 0)
+        assert self.figures(first | vercel | {"ai.usage.reasoningTokens": 2}) == (20, 9, 7, 0, 2)
+        assert self.figures(first | genai | vercel | {"ai.usage.outputTokens": 8}) == (20, 9, 0, 0, 0)
+        assert self.figures(first | vercel | {"ai.usage.totalTokens": 36}) == (27, 9, 7, 0, 0)
 
     @pytest.mark.parametrize(
         "attributes",
@@ -615,7 +652,7 @@ class TestClaims:
     def test_an_unusable_value_makes_the_next_row_claim(self) -> None:
         unusable: list[Value] = ["", "  ", 1.5, b"s", ["s"], None, "x" * 513, "é" * 257]
         for value in unusable:
-            assert read({"session.id": value, "gen_ai.conversation.id": " c "}).claim == (11, "c")
+            assert read({"session.id": value, "gen_ai.conversation.id": " c "}).claim == (12, "c")
         assert read({"session.id": "x" * 512}).claim == (0, "x" * 512)
 
     @pytest.mark.parametrize(("value", "text"), [(7, "7"), (True, "true"), (False, "false"), (" s ", "s")])
@@ -623,7 +660,7 @@ class TestClaims:
         assert read({"session.id": value}).claim == (0, text)
 
     def test_the_resource_claims_last_and_own_attributes_first(self) -> None:
-        assert read({}, resource={"session.id": "r"}).claim == (12, "r")
+        assert read({}, resource={"session.id": "r"}).claim == (13, "r")
         message = record([span(1, {"session.id": "s", "app.session": "own"})])
         (found,), _ = read_record(message, BASE_MS, session_id_attributes=("app.session",))
         assert found.claim == (0, "own")
@@ -870,8 +907,6 @@ class TestSession:
             "m:completion_tokens": 300,
             "m:embedding_tokens": 0,
             "m:cost_nano_usd": 0,
-            "m:reported_costs": 0,
-            "m:priced_costs": 0,
         }
 
     def test_what_is_unknown_is_null_or_missing(self) -> None:
@@ -895,10 +930,13 @@ class TestSession:
 
     def test_a_model_to_which_only_a_cost_of_0_was_reported_is_not_shown(self) -> None:
         # The documents leave this open; the entry of the trace has it, the session's sums can't tell it from none.
-        message = record([span(1, SESSION | {"llm.cost.total": 0, "llm.model_name": "m"})])
+        outer = span(1, SESSION | AGENT | tokens(2, 2) | {"llm.cost.total": 0, "llm.model_name": "m"})
+        message = record([outer, span(2, LLM | tokens(1, 1) | {"llm.model_name": "n"}, parent=1)])
         expected = expected_sessions([(message, BASE_MS)], price=flat_price)["default", "s-1"]
-        assert list(expected.traces[trace_id(1).hex()].models) == ["m"]
-        assert (expected.summary["models"], expected.models_hash) == ({}, {})
+        assert sorted(expected.traces[trace_id(1).hex()].models) == ["m", "n"]
+        models = expected.summary["models"]
+        assert isinstance(models, dict)
+        assert (list(models), {name.split(":")[0] for name in expected.models_hash}) == (["n"], {"n"})
         assert expected.summary["cost_source"] == "reported"
 
     def test_traces_are_in_order_of_start_and_trace_id_and_unknown_last(self) -> None:

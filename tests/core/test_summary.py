@@ -101,6 +101,7 @@ def test_a_trace_travels_with_its_entry() -> None:
             "embedding": 0,
         },
         "cost_usd": "2.012300000",
+        "cost_source": "reported",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aggregator.core.model import AGENT, CHAIN, OTHER, TOOL, Span
+from aggregator.core.twins import COMPLETION_MARGIN
 from tests.core.trees import Tokens, agent, chain, embedding, figures_of, llm, span, tokens_of, tool
 
 
@@ -140,10 +141,24 @@ def twins(outer_lasts: int = 100, inner_at: int = 10, inner_lasts: int = 50, *, 
     ]
 
 
+def streamed(*, prompt: int = 3041, completion: int = 333, **more: object) -> list[Span]:
+    """One call as captured: the outer span adds the token of the stream's start; `more` is of the inner one."""
+    outer = llm(2, 1, 3041, 334, at=8, lasts=92, cache_read=192, cache_write=96, model="claude")
+    inner: dict[str, object] = {
+        "at": 9,
+        "lasts": 90,
+        "cache_read": 192,
+        "cache_write": 96,
+        "model": "claude",
+        "scope": "b",
+    } | more
+    return [outer, llm(3, 1, prompt, completion, **inner)]
+
+
 class TestTwins:
-    def test_of_two_side_by_side_the_one_within_the_others_time_repeats_it(self) -> None:
+    def test_of_two_side_by_side_the_one_within_the_others_time_counts(self) -> None:
         trace = figures_of(twins())
-        assert (trace.prompt_tokens, trace.completion_tokens, list(trace.models)) == (10, 5, ["outer"])
+        assert (trace.prompt_tokens, trace.completion_tokens, list(trace.models)) == (10, 5, ["inner"])
         assert not trace.nested_llm
 
     def test_in_different_parts_of_the_tree_they_are_found_too(self) -> None:
@@ -153,18 +168,72 @@ class TestTwins:
     def test_fifty_milliseconds_of_overhang_at_the_end_are_allowed(self, overhang: int, prompt: int) -> None:
         assert figures_of(twins(100, 10, 90 + overhang)).prompt_tokens == prompt
 
-    def test_of_equally_early_ones_the_longest_is_repeated(self) -> None:
-        assert list(figures_of(twins(50, 0, 60)).models) == ["inner"]
+    @pytest.mark.parametrize(("begins", "prompt"), [(10_000, 10), (10_001, 20)])
+    def test_a_call_that_begins_after_the_other_has_ended_is_another_one(self, begins: int, prompt: int) -> None:
+        assert figures_of(twins(10_000, begins, 100)).prompt_tokens == prompt
 
-    def test_of_the_same_time_the_smaller_span_id_is_repeated(self) -> None:
-        assert list(figures_of(twins(50, 0, 50)).models) == ["outer"]
+    def test_of_equally_early_ones_the_shortest_counts(self) -> None:
+        assert list(figures_of(twins(50, 0, 60)).models) == ["outer"]
+
+    def test_of_the_same_time_the_greater_span_id_counts(self) -> None:
+        assert list(figures_of(twins(50, 0, 50)).models) == ["inner"]
 
     def test_one_scope_tells_each_of_its_calls(self) -> None:
         assert figures_of(twins(scope="a")).prompt_tokens == 20
 
     @pytest.mark.parametrize("figures", [(10, 6), (11, 5)])
-    def test_both_figures_must_be_the_same(self, figures: tuple[int, int]) -> None:
+    def test_whatever_the_model_both_figures_must_be_the_same(self, figures: tuple[int, int]) -> None:
         assert figures_of([*twins()[:2], llm(3, 1, *figures, at=10, lasts=50, scope="b")]).prompt_tokens > 10
+
+    def test_a_stream_whose_start_one_scope_has_counted_twice_is_one_call(self) -> None:
+        """OpenLLMetry around Anthropic's SDK."""
+        assert counted(*streamed()) == (3041, 333)
+        assert counted(*streamed(completion=334 - COMPLETION_MARGIN)) == (3041, 334 - COMPLETION_MARGIN)
+        assert counted(*streamed(completion=334 + COMPLETION_MARGIN)) == (3041, 334 + COMPLETION_MARGIN)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"completion": 334 - COMPLETION_MARGIN - 1},  # another answer to a prompt as long
+            {"completion": 334 + COMPLETION_MARGIN + 1},
+            {"prompt": 3040},  # another prompt with an answer about as long
+            {"prompt": 3040, "completion": 334},  # and with one as long: short answers often are
+            {"cache_read": 191},  # prompts that are as long by chance have not as much in the cache
+            {"cache_write": 0},
+            {"model": "claude-haiku"},
+            {"model": ""},
+            {"model": "claude-20250514"},
+            {"scope": "a"},
+            {"at": 9, "lasts": 91 + 50_001},
+            {"at": -1},
+        ],
+    )
+    def test_calls_that_only_look_alike_both_count(self, other: dict[str, object]) -> None:
+        spans = streamed(**other)  # type: ignore[arg-type]
+        assert counted(*spans) == (3041 + spans[1].prompt_tokens, 334 + spans[1].completion_tokens)
+
+    def test_two_streams_without_a_model_or_a_prompt_both_count(self) -> None:
+        assert counted(llm(1, None, 20, 5, lasts=90), llm(2, None, 20, 6, lasts=9, scope="b")) == (40, 11)
+        spans = [llm(1, None, 0, 5, lasts=90, model="m"), llm(2, None, 0, 6, lasts=9, scope="b", model="m")]
+        assert counted(*spans) == (0, 11)
+
+    def test_streams_in_parallel_find_each_its_twin(self) -> None:
+        """Answers of one model to one prompt, each seen by both scopes, the same figures first."""
+        calls = [(2, "a", 31, 0, 100), (3, "b", 30, 10, 80), (4, "a", 51, 1, 100), (5, "b", 50, 12, 80)]
+        spans = [llm(n, None, 20, c, scope=s, at=at, lasts=lasts, model="m") for n, s, c, at, lasts in calls]
+        assert counted(*spans) == (40, 80)
+        exact = [llm(2, None, 20, 31, at=0, lasts=100, model="m"), llm(3, None, 20, 30, at=1, lasts=100, model="m")]
+        inner = llm(4, None, 20, 30, at=10, lasts=50, scope="b", model="m")
+        assert counted(*exact, inner) == (40, 61)
+
+    def test_embeddings_that_differ_are_no_twins(self) -> None:
+        spans = [embedding(1, None, 20, lasts=90, model="m"), embedding(2, None, 21, lasts=9, scope="b", model="m")]
+        assert figures_of(spans).embedding_tokens == 41
+
+    def test_the_outer_one_of_a_stream_gives_its_cost_but_no_details(self) -> None:
+        outer = llm(2, None, 20, 6, at=0, cost=7, reasoning=3, model="m")
+        trace = figures_of([outer, llm(3, None, 20, 5, at=1, lasts=9, scope="b", model="m")])
+        assert (trace.completion_tokens, trace.reasoning_tokens, trace.cost_nano) == (5, 0, 7)
 
     def test_one_above_the_other_is_no_twin(self) -> None:
         spans = [llm(1, None, 10, 5, scope="a"), tool(2, 1), llm(3, 2, 10, 5, scope="b", lasts=5)]
@@ -174,10 +243,10 @@ class TestTwins:
         assert counted(*spans) == (20, 10)
 
     def test_one_that_has_no_twin_hides_none_of_another_scope(self) -> None:
-        # 3 ends before 1, is below it (so no twin of it), and is the only one that 4 can repeat.
-        spans = [llm(1, None, 10, 5, lasts=999), tool(2, 1), llm(3, 2, 10, 5, lasts=500, scope="b", model="b")]
-        trace = figures_of([*spans, llm(4, None, 10, 5, lasts=9, cost=7)])
-        assert (trace.prompt_tokens, trace.models["b"].cost_nano) == (20, 7)
+        # 3 ends before 1, is below it (so no twin of it), and is the only one that can repeat 4.
+        spans = [llm(1, None, 10, 5, lasts=999, model="a"), tool(2, 1), llm(3, 2, 10, 5, lasts=500, scope="b", cost=7)]
+        trace = figures_of([*spans, llm(4, None, 10, 5, lasts=9, model="b")])
+        assert {name: one.cost_nano for name, one in trace.models.items()} == {"a": 0, "b": 7}
 
     def test_several_that_each_fail_in_another_way_are_no_twins(self) -> None:
         above = [llm(1, None, 10, 5, lasts=1000), tool(2, 1)]
@@ -188,17 +257,17 @@ class TestTwins:
     def test_without_valid_times_nothing_is_a_twin(self, times: dict[str, int | None]) -> None:
         assert figures_of([*twins()[:2], llm(3, 1, 10, 5, scope="b", **times)]).prompt_tokens == 20
 
-    def test_each_span_is_repeated_at_most_once(self) -> None:
+    def test_each_span_repeats_at_most_one(self) -> None:
         assert counted(*twins(), llm(4, 1, 10, 5, at=11, lasts=5, scope="b")) == (20, 10)
 
-    def test_a_repeat_is_not_repeated(self) -> None:
-        # 3 repeats 2; then 4 finds neither 2 (repeated already) nor 3 (a repeat).
+    def test_each_is_one_of_two_at_most(self) -> None:
+        # 2 repeats 3; then 4 is repeated by neither.
         assert counted(*twins(), llm(4, 1, 10, 5, at=11, lasts=5, scope="c")) == (20, 10)
 
-    def test_the_first_one_that_fits_is_repeated(self) -> None:
+    def test_the_first_one_that_fits_is_the_repeat(self) -> None:
         spans = [llm(1, None, 10, 5, at=0, model="x"), llm(2, None, 10, 5, at=1, model="y")]
-        trace = figures_of([*spans, llm(3, None, 10, 5, at=2, lasts=9, scope="b", cost=7)])
-        assert (trace.models["x"].cost_nano, trace.models["y"].cost_nano) == (7, 0)
+        trace = figures_of([*spans, llm(3, None, 10, 5, at=2, lasts=9, scope="b", model="z")])
+        assert set(trace.models) == {"y", "z"}
 
     def test_only_what_counts_after_the_nested_rule_can_be_a_twin(self) -> None:
         spans = [*twins(), llm(5, 2, 11, 5, at=1, lasts=9)]  # 2 now repeats 5
@@ -242,7 +311,7 @@ class TestWrappers:
         assert (trace.prompt_tokens, trace.completion_tokens, trace.wrapper_usage) == (31, 9, True)
 
     def test_a_repeat_silences_the_wrappers_above_it(self) -> None:
-        twin = [llm(1, None, 10, 5, at=0), agent(2, at=1), llm(3, 2, 10, 5, at=2, lasts=9, scope="b")]
+        twin = [llm(1, None, 10, 5, at=2, lasts=9), agent(2, at=1), llm(3, 2, 10, 5, at=0, scope="b")]
         assert counted(*twin) == (10, 5)
         wrapped = [twin[0], agent(2, None, 30, 6, at=1), twin[2]]
         trace = figures_of(wrapped)

@@ -38,16 +38,18 @@ def test_the_spans_are_left_as_they_are(spans: list[Span]) -> None:
 @settings(max_examples=25)
 def test_among_many_calls_with_the_same_figures_the_twins_are_those_of_the_oracle(seed: int) -> None:
     random = Random(seed)
+    completions = random.choice(((5,), (5, 6), (5, 14, 22, 40)))
     spans = [
         llm(
             number,
             random.choice((None, None, number - 1 or None, max(number - 2, 0) or None)),
             10,
-            5,
+            random.choice(completions),
             at=random.randrange(200),
             lasts=random.choice((60, 300, 50_060, 50_100, 100_200)),
             scope=random.choice("aaab"),
             cost=number,
+            model=random.choice("mmmn"),
         )
         if number % 4
         else tool(number, random.randrange(number) or None)
@@ -103,6 +105,17 @@ class TestManySpans:
     def test_twins_in_pairs(self) -> None:
         spans = [llm(n, None, 10, 5, at=n // 2, lasts=100 - n % 2, scope="ab"[n % 2]) for n in range(2, MANY + 2)]
         assert shuffled(spans).prompt_tokens == 10 * MANY // 2
+
+    def test_twins_in_pairs_that_differ(self) -> None:
+        spans = [
+            llm(n, None, 10, 5 + n % 2, at=n // 2, lasts=100 - n % 2, scope="ab"[n % 2], model="m")
+            for n in range(2, MANY + 2)
+        ]
+        assert shuffled(spans).prompt_tokens == 10 * MANY // 2
+
+    def test_twins_of_the_same_prompt_that_find_none(self) -> None:
+        spans = [llm(n, None, 10, 20 * n, at=n // 2, scope="ab"[n % 2], model="m") for n in range(2, MANY + 2)]
+        assert shuffled(spans).prompt_tokens == 10 * MANY
 
     def test_twins_that_find_none_to_repeat(self) -> None:
         # All overlap and have the same figures, but each ends well after those before it.

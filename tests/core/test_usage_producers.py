@@ -68,6 +68,12 @@ def test_an_llm_span_that_stays_open_while_a_sub_agent_calls_its_own() -> None:
     assert told(open_call, tool(4, 1), span(2, 4), llm(3, 2, 100, 20)) == (200, 40, 2, False, False)
 
 
+def test_reasoning_on_the_span_around_the_models() -> None:
+    """Google ADK 1: `call_llm` has the reasoning, `generate_content` in it the same figures and no details."""
+    trace = figures_of([agent(1), llm(2, 1, 1864, 140, reasoning=9), llm(3, 2, 1864, 140), tool(4, 3)])
+    assert (trace.prompt_tokens, trace.completion_tokens, trace.reasoning_tokens) == (1864, 140, 9)
+
+
 def test_two_instrumentations_side_by_side_in_one_trace() -> None:
     """LangChain and openai both instrumented, where OpenAI's span is put beside LangChain's."""
     outer = llm(2, 1, 100, 20, at=0, lasts=900_000, scope="openinference.instrumentation.langchain")

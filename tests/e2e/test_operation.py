@@ -38,6 +38,7 @@ COUNTERS: Final = {
     "ignored_values_total": {"field", "reason"},
     "redis_retries_total": set(),
     "trace_conflicts_total": set(),
+    "corrupt_keys_total": {"kind"},
     "open_sessions": set(),
     "consumer_lag_records": {"topic", "partition"},
     "watermark_lag_seconds": {"topic", "partition"},
@@ -123,6 +124,7 @@ SINGLE: Final = {
     "open_sessions": 0,
     "redis_retries_total": 0,
     "trace_conflicts_total": 0,
+    "corrupt_keys_total": 0,
 }
 
 
@@ -132,7 +134,7 @@ def assert_complete(found: Metrics) -> None:
         series = found.series(name)
         assert series, f"aggregator_{name} is missing"
         assert all(set(one) == labels for one in series), name
-    for stage in ("decode", "fold", "store", "commit", "claim", "publish", "settle"):
+    for stage in ("decode", "fold", "store", "commit", "claim", "publish", "settle", "index"):
         assert found.value("stage_seconds_count", stage=stage) > 0, stage
         assert 0 < found.value("stage_seconds_sum", stage=stage) < 10, stage
     assert len(found.series("consumer_lag_records")) == PARTITIONS

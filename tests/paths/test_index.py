@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
+from aggregator.core.errors import StoreUnavailable
 from aggregator.core.model import Partition, SessionRef
 from tests.builders import BASE_MS, record, span, to_protobuf
 from tests.fake_log import Crash
-from tests.fakes import FakeSchedule
+from tests.fakes import FakeSchedule, FakeSessionStore
 from tests.paths.test_laws import fresh_world
 from tests.paths.worlds import IDLE_MS, TOPIC, Worker, World
 
@@ -105,3 +107,54 @@ async def test_a_session_that_never_rests_is_summarised_although_no_worker_remem
     reasons = [json.loads(document)["close_reason"] for _, document in world.log.summaries]
     assert reasons == ["max_duration"]
     await end(tasks)
+
+
+async def test_an_entry_is_not_late_where_one_batch_spans_more_than_the_idle_time() -> None:
+    """The latest of a put's traces says what its entry was written as."""
+    world = fresh_world(max_duration_ms=4 * IDLE_MS)
+    world.clock.time_ms = BASE_MS
+    turn(world, LEFT, 1)
+    worker, tasks = await start(world, LEFT)
+    await settle_down()
+    worker.ingest.forget_index()  # as the LRU does, or a rebalance
+    for number, after_ms in ((2, 7_000), (3, 2_900)):  # a backlog: both come in one fetch
+        world.clock.time_ms += after_ms
+        turn(world, LEFT, number)
+    await settle_down()
+    schedule = world.stores.schedule
+    assert isinstance(schedule, FakeSchedule)
+    sessions = world.stores.sessions
+    assert isinstance(sessions, FakeSessionStore)
+    real = sessions._deadline_ms(sessions.sessions[S])
+    (entry,) = await schedule.due(range(4), watermark_ms=2**60, limit=9)
+    await end(tasks)
+    assert entry.deadline_ms <= real
+
+
+async def test_readiness_recovers_where_partitions_that_could_not_start_are_taken_away() -> None:
+    """A worker that stands by is well, whatever it could not do for the partitions that it had."""
+    world = fresh_world()
+    turn(world, LEFT, 1)
+    worker = Worker(world, [LEFT], {}, crash=False)
+    fails = True
+    read = worker.progress._store.read
+
+    async def away(*arguments: Any) -> Any:
+        if fails:
+            raise StoreUnavailable("away")
+        return await read(*arguments)
+
+    worker.progress._store = type("Away", (), {"read": staticmethod(away), "write": worker.progress._store.write})()
+    await worker.ingest.on_assigned([LEFT])
+    tasks = [asyncio.create_task(worker.ingest.read()), asyncio.create_task(worker.ingest.apply())]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert worker.ingest._retrying.trouble()
+    worker.ingest._progress.give_up([LEFT])  # as on_revoked does
+    worker.source.deal([])
+    fails = False
+    for _ in range(40):
+        await asyncio.sleep(0)
+    trouble = worker.ingest._retrying.trouble()
+    await end(tasks)
+    assert trouble == []

@@ -53,14 +53,11 @@ class OffsetReset(NamedTuple):
 
 def log_reset(reset: OffsetReset) -> None:
     """Say in the log what was found; the source does this where nobody asked to be told."""
-    log.error(
-        Event.TOPIC_RECREATED if reset.recreated else Event.RECORDS_EXPIRED,
-        topic=reset.partition.topic,
-        partition=reset.partition.number,
-        offset=reset.wanted,
-        beginning_offset=reset.beginning,
-        end_offset=reset.end,
-    )
+    place = {"topic": reset.partition.topic, "partition": reset.partition.number, "offset": reset.wanted}
+    if reset.recreated:
+        log.error(Event.TOPIC_RECREATED, **place, beginning_offset=reset.beginning, end_offset=reset.end)
+    else:
+        log.error(Event.RECORDS_LOST, **place, records=reset.beginning - reset.wanted)
 
 
 class _Answer(NamedTuple):

@@ -73,6 +73,8 @@ def unpack(partition: TopicPartition, data: bytes, offset: int, aborted: Sequenc
     """
     position, at = offset, 0
     records: list[InputRecord] = []
+    to_come = sorted((first, producer) for producer, first in aborted)
+    hidden: set[int] = set()  # producers whose transaction at this place is aborted
     while at + _HEAD.size <= len(data):
         _, length = _HEAD.unpack_from(data, at)
         end = at + _HEAD.size + length
@@ -82,11 +84,12 @@ def unpack(partition: TopicPartition, data: bytes, offset: int, aborted: Sequenc
         if raw[_MAGIC_AT] < _FIRST_MAGIC:
             raise CorruptRecordException(f"{partition} offset {position} has a format from before Kafka 0.11")
         batch = _DefaultRecordBatchPy(raw)
-        found, whole = _read(partition, batch, raw)
-        hidden = batch.is_transactional and any(
-            producer == batch.producer_id and first <= batch.base_offset for producer, first in aborted
-        )
-        if not batch.is_control_batch and not hidden:
+        found, whole = _read(partition, batch, raw, offset)
+        while to_come and to_come[0][0] <= batch.base_offset:
+            hidden.add(to_come.pop(0)[1])
+        if batch.is_control_batch:
+            hidden.discard(batch.producer_id)  # the end of its transaction; what comes after is another one
+        elif not (batch.is_transactional and batch.producer_id in hidden):
             records += [record for record in found if record.offset >= offset]
         position = max(position + (not whole), batch.next_offset)
         if not whole:
@@ -97,26 +100,34 @@ def unpack(partition: TopicPartition, data: bytes, offset: int, aborted: Sequenc
     return Unpacked(records, position)
 
 
-def _read(partition: TopicPartition, batch: _DefaultRecordBatchPy, raw: bytes) -> tuple[list[InputRecord], bool]:
-    """The records of one batch, and whether all of them could be read."""
+def _read(
+    partition: TopicPartition, batch: _DefaultRecordBatchPy, raw: bytes, offset: int
+) -> tuple[list[InputRecord], bool]:
+    """The records of one batch, and whether all of them could be read.
+
+    A batch that is set aside whole stands at its first record that is still wanted, which is at `offset` or later.
+    """
+    first = max(batch.base_offset, offset)
     if not batch.validate_crc():
-        return [
-            _set_aside(partition, batch.base_offset, batch.max_timestamp, raw, "batch with a wrong checksum")
-        ], False
+        return [_set_aside(partition, first, batch.max_timestamp, raw, "batch with a wrong checksum")], False
     try:
         batch._maybe_uncompress()  # noqa: SLF001
     except Exception as error:  # whatever the codec raises
         detail = f"batch that can't be decompressed: {error}"
-        return [_set_aside(partition, batch.base_offset, batch.max_timestamp, raw, detail)], False
+        return [_set_aside(partition, first, batch.max_timestamp, raw, detail)], False
     records: list[InputRecord] = []
     whole = True
     for _ in range(batch._num_records):  # noqa: SLF001
-        body, end = _bounds(batch)
+        try:
+            body, end = _bounds(batch)
+        except (IndexError, ValueError) as error:  # not even how long it is
+            detail = f"batch whose records can't be told apart: {error}"
+            return [*records, _set_aside(partition, first + len(records), batch.max_timestamp, raw, detail)], False
         try:
             read = batch._read_msg()  # noqa: SLF001
         except (ValueError, IndexError, CorruptRecordException) as error:
             content = bytes(batch._buffer[body:end])  # noqa: SLF001
-            delta = _offset_delta(content)
+            delta = _offset_delta(content, len(records))
             records.append(
                 _set_aside(partition, batch.base_offset + delta, batch.max_timestamp, content, f"record: {error}")
             )
@@ -133,11 +144,14 @@ def _bounds(batch: _DefaultRecordBatchPy) -> tuple[int, int]:
     return body, body + length
 
 
-def _offset_delta(content: bytes) -> int:
+def _offset_delta(content: bytes, default: int) -> int:
     """The record's offset within its batch: attributes, then two numbers, of which it is the second."""
     buffer = bytearray(content)
-    _, at = decode_varint(buffer, 1)
-    delta, _ = decode_varint(buffer, at)
+    try:
+        _, at = decode_varint(buffer, 1)
+        delta, _ = decode_varint(buffer, at)
+    except (IndexError, ValueError):
+        return default
     return int(delta)
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import AskError, NoScriptError, ResponseError, TryAgainErr
 from aggregator.adapters.redis.failures import is_redirect, translated
 from aggregator.adapters.redis.scripts import Body, Script, chunks
 from aggregator.adapters.redis.wire import Node, packed
-from aggregator.core.errors import StoreUnavailable
+from aggregator.core.errors import CorruptState, StoreUnavailable
 
 
 class Command(NamedTuple):
@@ -57,11 +57,12 @@ class Connections(ABC):
     async def _redirected(self, node: Node, command: bytes) -> Any:
         """Send one command that declares its keys to wherever they are now, beginning with `node`."""
 
-    async def call(self, script: Script, items: Items) -> list[Any]:
+    async def call(self, script: Script, items: Items, *, corrupt_too: bool = False) -> list[Any]:
         """Run a script over items; one reply per item, in order (see the script's RETURNS).
 
         Every item is tried whatever becomes of the others.  If one failed, this raises afterwards:
         `CorruptState` for a value of another make, else `StoreUnavailable`.
+        With `corrupt_too` a `CorruptState` stands among the replies instead, in its item's place.
         """
         replies: list[Any] = [None] * len(items.bodies)
         places = await self._placed([keys[0] for keys in items.keys])
@@ -75,15 +76,13 @@ class Connections(ABC):
             )
             _raise_worst(outcome for outcome in outcomes if isinstance(outcome, BaseException))
             failed = sorted(index for outcome in outcomes if isinstance(outcome, list) for index in outcome)
-        _raise_worst(
-            translated(
-                ResponseError(replies[index].decode(errors="replace")),
-                self.address,
-                items.keys[index][0],
-                in_script=True,
+        if failed:
+            for index in failed:
+                said = ResponseError(replies[index].decode(errors="replace"))
+                replies[index] = translated(said, self.address, items.keys[index][0], in_script=True)
+            _raise_worst(
+                error for index in failed if not (isinstance(error := replies[index], CorruptState) and corrupt_too)
             )
-            for index in failed
-        )
         return replies
 
     async def _call_node(
@@ -121,8 +120,11 @@ class Connections(ABC):
             raise translated(answer, node.address, script=script.name) from answer
         return script.unpack(answer, 1)[0]
 
-    async def commands(self, commands: Sequence[Command]) -> list[Any]:
-        """Run plain commands, pipelined; one reply each, in order.  The first failure is raised."""
+    async def commands(self, commands: Sequence[Command], *, corrupt_too: bool = False) -> list[Any]:
+        """Run plain commands, pipelined; one reply each, in order.  The first failure is raised.
+
+        With `corrupt_too` a `CorruptState` stands among the replies instead.
+        """
         replies: list[Any] = [None] * len(commands)
         for node, indexes in await self._placed([command.key for command in commands]):
             requests = [packed(*commands[index].arguments) for index in indexes]
@@ -130,7 +132,10 @@ class Connections(ABC):
                 if isinstance(answer, AskError | TryAgainError):
                     answer = await self._redirected(node, data)
                 if isinstance(answer, Exception):
-                    raise translated(answer, node.address, commands[index].key) from answer
+                    error = translated(answer, node.address, commands[index].key)
+                    if not (corrupt_too and isinstance(error, CorruptState)):
+                        raise error from answer
+                    answer = error
                 replies[index] = answer
         return replies
 

@@ -18,7 +18,14 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from aggregator.core.errors import AggregatorError, ConfigurationError, CorruptState, FatalError, StoreUnavailable
+from aggregator.core.errors import (
+    AggregatorError,
+    ConfigurationError,
+    CorruptState,
+    FatalError,
+    OtherVersion,
+    StoreUnavailable,
+)
 
 # Kinds of error reply that tell of a state which passes, and how those begin for which redis-py has no kind; within a
 # script's reply they are only text.
@@ -36,6 +43,7 @@ _PASSING: Final = (
     "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED",
 )  # fmt: skip
 _PASSING_WORDS: Final = ("non local key", "the same slot", "cluster is down", "killed by user")
+_OTHER_VERSION: Final = "another version has written"  # session_put.lua and session_claim.lua
 _REDIRECTS: Final = (b"MOVED", b"ASK", b"TRYAGAIN", b"non local key", b"same slot")
 
 
@@ -63,7 +71,8 @@ def translated(
         return StoreUnavailable(f"Redis at {address}: {said}")
     if "WRONGTYPE" in said or in_script:
         where = f" or a key that belongs to it: {said}" if key else f": {said}"
-        return CorruptState(f"Redis at {address} holds something else than this program wrote in {key}{where}")
+        make = OtherVersion if _OTHER_VERSION in said else CorruptState
+        return make(f"Redis at {address} holds something else than this program wrote in {key}{where}")
     what = f" {script}.lua" if script else ""
     return FatalError(f"Redis at {address} refuses{what}: {said}")
 

@@ -11,19 +11,22 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
+from aggregator.adapters.redis.corrupt import CorruptKeys
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.scripts import PROGRESS_WITNESS, PROGRESS_WRITE, Script, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.model import Partition
 from aggregator.ports import Applied
+from aggregator.telemetry import CorruptKind
 
 
 class RedisProgress:
     """`ports.Progress`."""
 
-    def __init__(self, connections: Connections, keys: Keys) -> None:
+    def __init__(self, connections: Connections, keys: Keys, corrupt: CorruptKeys | None = None) -> None:
         self._connections = connections
         self._keys = keys
+        self._corrupt = corrupt or CorruptKeys(connections, keys)
         self._witnesses = keys.witnesses() if connections.spread else ()
         # What was told of a partition when it was read, and what stood in `progress`; until the next write.
         self._read: dict[Partition, tuple[int | None, int | None]] = {}
@@ -70,7 +73,9 @@ class RedisProgress:
                 for who, row in moving.items()
             ],
         )
-        left |= {who: _stored(self._keys.progress, r) for who, r in zip(moving, replies, strict=True) if r != 1}
+        for who, reply in zip(moving, replies, strict=True):
+            if reply != 1:
+                left[who] = await self._stored(self._keys.progress, who, reply)
         if apart:
             written = {who: row for who, row in moving.items() if who not in left}
             await self._note({who: row._replace(previous=None) for who, row in written.items() if who in stood})
@@ -89,7 +94,7 @@ class RedisProgress:
         forgotten: dict[Partition, int | None] = {}
         for who, key, reply in await self._note(applied):
             if reply != 1:
-                stored = _stored(key, reply)
+                stored = await self._stored(key, who, reply)
                 known = forgotten.get(who, stored)
                 forgotten[who] = None if stored is None or known is None else min(stored, known)
         return forgotten
@@ -111,28 +116,44 @@ class RedisProgress:
     async def _run(self, script: Script, keys: Sequence[str], items: Sequence[tuple[str, ...]]) -> list[Any]:
         if not items:
             return []
-        return await self._connections.call(script, Items([(key,) for key in keys], [(pack(item),) for item in items]))
+
+        async def ask(indexes: Sequence[int]) -> list[Any]:
+            chosen = Items([(keys[index],) for index in indexes], [(pack(items[index]),) for index in indexes])
+            return await self._connections.call(script, chosen, corrupt_too=True)
+
+        return await self._corrupt.repaired(self._kind(keys[0]), [(key,) for key in keys], ask)
 
     async def _field_values(self, key: str, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         if not partitions:
             return {}
         fields = [self._keys.partition_field(who) for who in partitions]
-        (values,) = await self._connections.commands([Command(key, ("HMGET", key, *fields))])
+
+        async def ask(_: Sequence[int]) -> list[Any]:
+            return await self._connections.commands([Command(key, ("HMGET", key, *fields))], corrupt_too=True)
+
+        (values,) = await self._corrupt.repaired(self._kind(key), [(key,)], ask)
         return {
-            who: None if value is None else _number(key, value) for who, value in zip(partitions, values, strict=True)
+            who: None if value is None else await self._number(key, who, value)
+            for who, value in zip(partitions, values, strict=True)
         }
 
+    async def _stored(self, key: str, who: Partition, reply: Sequence[bytes]) -> int | None:
+        """What stood there instead, as the scripts answer it."""
+        return None if reply[0] == b"" else await self._number(key, who, reply[0])
 
-def _stored(key: str, reply: Sequence[bytes]) -> int | None:
-    """What stood there instead, as the scripts answer it."""
-    return None if reply[0] == b"" else _number(key, reply[0])
+    async def _number(self, key: str, who: Partition, stored: bytes) -> int | None:
+        """A number as it is stored; anything else is removed, which is as if Redis had lost it."""
+        try:
+            return int(stored)
+        except ValueError:
+            field = self._keys.partition_field(who)
+            await self._connections.commands([Command(key, ("HDEL", key, field))])
+            problem = CorruptState(f"{key} holds {stored[:100]!r} in {field}, where a number should be")
+            self._corrupt.report(self._kind(key), key, problem)
+            return None
 
-
-def _number(key: str, stored: bytes) -> int:
-    try:
-        return int(stored)
-    except ValueError as error:
-        raise CorruptState(f"{key} holds {stored!r} where a number should be") from error
+    def _kind(self, key: str) -> CorruptKind:
+        return CorruptKind.WATERMARKS if key == self._keys.watermarks else CorruptKind.PROGRESS
 
 
 def _text(number: int | None) -> str:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
+from aggregator.adapters.redis.corrupt import CorruptKeys
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.scripts import SCHEDULE_MOVE, pack
+from aggregator.core.errors import CorruptState
 from aggregator.core.model import SessionRef
 from aggregator.ports import DueEntry
+from aggregator.telemetry import CorruptKind
 
 
 class RedisSchedule:
     """`ports.Schedule`."""
 
-    def __init__(self, connections: Connections, keys: Keys) -> None:
+    def __init__(self, connections: Connections, keys: Keys, corrupt: CorruptKeys | None = None) -> None:
         self._connections = connections
         self._keys = keys
+        self._corrupt = corrupt or CorruptKeys(connections, keys)
 
     async def add(self, deadlines: Sequence[tuple[SessionRef, int]]) -> None:
         """See `ports.Schedule`; idempotent, as it sets."""
@@ -31,7 +36,7 @@ class RedisSchedule:
             for member, deadline_ms in members.items():
                 pairs += (deadline_ms, member)
             commands.append(Command(keys.due(shard), ("ZADD", keys.due(shard), *pairs)))
-        await self._connections.commands(commands)
+        await self._commands(commands)
 
     async def due(self, shards: Sequence[int], *, watermark_ms: int, limit: int) -> Sequence[DueEntry]:
         """See `ports.Schedule`.
@@ -54,7 +59,7 @@ class RedisSchedule:
         self, shards: Sequence[int], watermark_ms: int, offset: int, count: int
     ) -> dict[int, list[DueEntry]]:
         keys = self._keys
-        replies = await self._connections.commands(
+        replies = await self._commands(
             [
                 Command(
                     key,
@@ -63,13 +68,27 @@ class RedisSchedule:
                 for key in map(keys.due, shards)
             ]
         )
-        return {
-            shard: [
-                DueEntry(shard, keys.due_ref(shard, member), int(float(score)))
-                for member, score in zip(reply[::2], reply[1::2], strict=True)
-            ]
-            for shard, reply in zip(shards, replies, strict=True)
-        }
+        found: dict[int, list[DueEntry]] = {}
+        for shard, reply in zip(shards, replies, strict=True):
+            found[shard] = []
+            for member, score in zip(reply[::2], reply[1::2], strict=True):
+                try:
+                    found[shard].append(DueEntry(shard, keys.due_ref(shard, member), int(float(score))))
+                except (CorruptState, OverflowError) as error:
+                    await self._drop(shard, member, error)
+        return found
+
+    async def _drop(self, shard: int, member: bytes, error: Exception) -> None:
+        """Remove an entry that names no session, or no time: no open session is without one that does."""
+        key = self._keys.due(shard)
+        await self._commands([Command(key, ("ZREM", key, member))])
+        self._corrupt.report(CorruptKind.DUE, key, CorruptState(str(error)))
+
+    async def _commands(self, commands: Sequence[Command]) -> list[Any]:
+        async def ask(indexes: Sequence[int]) -> list[Any]:
+            return await self._connections.commands([commands[index] for index in indexes], corrupt_too=True)
+
+        return await self._corrupt.repaired(CorruptKind.DUE, [(command.key,) for command in commands], ask)
 
     async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
         """See `ports.Schedule`; a repeat finds another deadline than the one that was read and does nothing."""
@@ -78,9 +97,14 @@ class RedisSchedule:
             key, member = self._keys.due(entry.shard), self._keys.due_member(entry.ref)
             names.append((key,))
             bodies.append((pack((key, member, str(entry.deadline_ms), "" if new_ms is None else str(new_ms))),))
-        await self._connections.call(SCHEDULE_MOVE, Items(names, bodies))
+
+        async def ask(indexes: Sequence[int]) -> list[Any]:
+            items = Items([names[index] for index in indexes], [bodies[index] for index in indexes])
+            return await self._connections.call(SCHEDULE_MOVE, items, corrupt_too=True)
+
+        await self._corrupt.repaired(CorruptKind.DUE, names, ask)
 
     async def count(self, shards: Sequence[int]) -> int:
         """See `ports.Schedule`."""
         keys = [self._keys.due(shard) for shard in shards]
-        return sum(await self._connections.commands([Command(key, ("ZCARD", key)) for key in keys]))
+        return sum(await self._commands([Command(key, ("ZCARD", key)) for key in keys]))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from aggregator.adapters.redis.calls import Connections, Items
+from aggregator.adapters.redis.corrupt import CorruptKeys
 from aggregator.adapters.redis.keys import Keys, SessionKeys
-from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, Body, pack
+from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, Body, Script, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.lifecycle import CloseReason
 from aggregator.core.model import Counts, FirstUse, SessionRef, SessionRollup, TracePut
 from aggregator.core.packing import packed_texts
 from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
+from aggregator.telemetry import CorruptKind
 
 MOST_TRACES_PER_ITEM: Final = 100
 """More traces than this for one session go as several items, so that no call stops Redis for long."""
@@ -21,6 +23,7 @@ MOST_TRACES_PER_ITEM: Final = 100
 LISTED: Final = 16  # users and services of a session, at most
 
 _BILLION: Final = 1_000_000_000
+_LAST_US: Final = 253_402_300_799_999_999  # the year 9999
 _TRANSITIONS: Final = (Transition.NONE, Transition.OPENED, Transition.REOPENED)
 _OUTCOMES: Final = (PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED, PutOutcome.TOO_LATE)
 _CLAIM_OUTCOMES: Final = (
@@ -54,10 +57,12 @@ class RedisSessions:
         retention_ms: int,
         max_session_traces: int,
         trace_life_ms: int,
+        corrupt: CorruptKeys | None = None,
     ) -> None:
         """All workers must be given the same times: they are not stored with a session."""
         self._connections = connections
         self._keys = keys
+        self._corrupt = corrupt or CorruptKeys(connections, keys)
         self._idle_timeout_ms: Final = idle_timeout_ms
         self._put_head = (idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, trace_life_ms)
         self._claim_head = (idle_timeout_ms, max_duration_ms, retention_ms)
@@ -75,7 +80,7 @@ class RedisSessions:
             for traces in _pieces(put):
                 names.append(name)
                 bodies.append(_put_body(name.session, put.ref, traces))
-        replies = await self._connections.call(SESSION_PUT, Items(names, bodies, self._put_head))
+        replies = await self._call(SESSION_PUT, names, bodies, self._put_head)
         if len(replies) == len(puts):
             return [
                 None if reply is None else _put_reply(put.traces, reply)
@@ -104,15 +109,39 @@ class RedisSessions:
         """See `ports.SessionStore`; idempotent: what is closing already is read as it stands."""
         names = [self._keys.session(ref) for ref in refs]
         head = (watermark_ms, *self._claim_head)
-        replies = await self._connections.call(SESSION_CLAIM, Items(names, [(pack(name),) for name in names], head))
-        return [_claim(ref, name, reply) for ref, name, reply in zip(refs, names, replies, strict=True)]
+
+        def read(index: int, reply: Any) -> Claim | CorruptState:
+            return reply if isinstance(reply, CorruptState) else _claim(refs[index], names[index], reply)
+
+        bodies: list[Body] = [(pack(name),) for name in names]
+        return await self._call(SESSION_CLAIM, names, bodies, head, read)
 
     async def settle(self, refs: Sequence[tuple[SessionRef, int]]) -> Sequence[bool]:
         """See `ports.SessionStore`; a repeat says again which were closed at that revision."""
         names = [self._keys.session(ref) for ref, _ in refs]
-        bodies = [(pack((*name, revision)),) for name, (_, revision) in zip(names, refs, strict=True)]
-        replies = await self._connections.call(SESSION_SETTLE, Items(names, bodies, self._settle_head))
+        bodies: list[Body] = [(pack((*name, revision)),) for name, (_, revision) in zip(names, refs, strict=True)]
+        replies = await self._call(SESSION_SETTLE, names, bodies, self._settle_head)
         return [reply == 1 for reply in replies]
+
+    async def _call(
+        self,
+        script: Script,
+        names: Sequence[SessionKeys],
+        bodies: Sequence[Body],
+        head: Sequence[int],
+        read: Callable[[int, Any], Any] = lambda index, reply: reply,
+    ) -> list[Any]:
+        """Run a script; a session that can't be read is set aside whole, and then there is none.
+
+        `read` makes of a reply what is given back, or the `CorruptState` that it turns out to be.
+        """
+
+        async def ask(indexes: Sequence[int]) -> list[Any]:
+            items = Items([names[index] for index in indexes], [bodies[index] for index in indexes], head)
+            replies = await self._connections.call(script, items, corrupt_too=True)
+            return [read(index, reply) for index, reply in zip(indexes, replies, strict=True)]
+
+        return await self._corrupt.repaired(CorruptKind.SESSION, names, ask)
 
 
 def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> Body:
@@ -138,14 +167,15 @@ def _put_reply(traces: Sequence[TracePut], reply: Sequence[Any]) -> PutReply:
     return PutReply(outcomes, versions, _TRANSITIONS[reply[0]], reply[1])
 
 
-def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim:
+def _claim(ref: SessionRef, keys: SessionKeys, reply: Sequence[Any]) -> Claim | CorruptState:
     outcome = _CLAIM_OUTCOMES[reply[0]]
     if outcome is not ClaimOutcome.CLAIMED:
         return Claim(outcome, reply[1] if outcome is ClaimOutcome.NOT_DUE else 0, None)
     try:
         return Claim(outcome, reply[1], _rollup(ref, reply))
-    except (ValueError, LookupError, TypeError) as error:
-        raise CorruptState(f"{keys.session} or a key that belongs to it can't be read: {error}") from error
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        return CorruptState(f"{keys.session} or a key that belongs to it can't be read: {problem}")
 
 
 def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
@@ -164,7 +194,7 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
         if entry_counts[0] > 0:  # a tombstone's begin with a run of zeros
             _merge_users(users, entry_users, trace_started_us)
             services.update(entry_services)
-            shown.append(entry)
+            shown.append(_checked(entry))
     return SessionRollup(
         ref=ref,
         revision=revision,
@@ -181,9 +211,22 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
     )
 
 
+def _checked(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry, of which a summary can be made; anything else raises."""
+    private, tokens = entry["_"], entry["tokens"]
+    numbers = (*private[1:4], *private[5], tokens["prompt"], tokens["completion"])
+    texts = (entry["trace_id"], entry["started_at"] or "")
+    if not (all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)):
+        raise TypeError(f"an entry of a trace is {str(entry)[:200]}")
+    return entry
+
+
 def _bound_us(distance_us: int | bool, opened_ms: int) -> int:
     """0 where it is unknown, which is stored as false; 0 is a distance."""
-    return 0 if distance_us is False else opened_ms * 1000 + distance_us
+    bound_us = 0 if distance_us is False else opened_ms * 1000 + distance_us
+    if type(bound_us) is not int or not 0 <= bound_us <= _LAST_US:
+        raise ValueError(f"{bound_us} is no time")
+    return bound_us
 
 
 def _merge_users(users: dict[str, FirstUse], more: Sequence[Sequence[Any]], base_us: int) -> None:

@@ -25,9 +25,13 @@ local function write(item)
     end
   end
   if watermarks_key ~= '' and watermark_ms ~= '' then
-    local stored = call('HGET', watermarks_key, field)
-    if not stored or tonumber(stored) < tonumber(watermark_ms) then
-      call('HSET', watermarks_key, field, watermark_ms)
+    -- What is no number is overwritten, and a key of another type left to whoever reads it: offsets go on.
+    local stored = redis.pcall('HGET', watermarks_key, field)
+    if type(stored) ~= 'table' then
+      local stored_ms = tonumber(stored or '')
+      if not stored_ms or stored_ms < tonumber(watermark_ms) then
+        call('HSET', watermarks_key, field, watermark_ms)
+      end
     end
   end
   return 1

@@ -30,6 +30,7 @@ local function store(index, key, expected, ttl_ms)
     call(PEXPIRE, key, ttl_ms)
   elseif stored then
     local blank = find(stored, ' ', 1, true)
+    assert(blank and blank > 1, 'no stamp')  -- or it would be answered for nothing
     left[#left + 1] = {index, sub(stored, 1, blank - 1), sub(stored, blank + 1)}
   else
     left[#left + 1] = {index, '', ''}
