@@ -13,7 +13,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lint types imports lua coverage compile clean-compiled bench schema build clean
+.PHONY: help install demo test heavy check format lint types imports lua coverage compile clean-compiled bench schema build clean
 .PHONY: fresh-core faults fuzz interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
 # Where `make sbom` writes
 SBOM ?= dist/session-aggregator.cdx.json
@@ -43,6 +43,9 @@ demo: install ## broker, Redis, worker and traffic, all embedded; ends with Ctrl
 test: install fresh-core ## the tests, on the real servers that this machine has
 	@$(PY) -m pytest $(ARGS)
 
+heavy: install fresh-core ## tests with a browser, with 100,000 sessions, with made-up requests
+	@$(PY) -m pytest -m heavy $(ARGS)
+
 interop: install fresh-core ## real producers through Collector, Kafka and worker, against what the APIs charged
 	@$(PY) -m tests.interop.collector
 	@$(PY) -m pytest -m interop tests/interop $(ARGS)
@@ -57,7 +60,7 @@ docs: install ## the code blocks of docs/instrument.md and the README's coverage
 
 # FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py
 faults: install fresh-core ## breaks everything on purpose: each fault alone, then mixed ones by seeded schedules
-	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py $(ARGS)
+	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py tests/faults/rolling.py $(ARGS)
 	@$(PY) -m tests.faults
 
 # FUZZ_SECONDS; atheris is not in the lock, since it has no wheel for every Python that the rest runs on

@@ -26,6 +26,7 @@ from aggregator.adapters.own_prices import OwnPricer
 from aggregator.adapters.prices import GenaiPricer
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.corrupt import CorruptKeys
+from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
@@ -39,6 +40,7 @@ from aggregator.core.errors import AggregatorError, ConfigurationError, FatalErr
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition
 from aggregator.core.pricing import Pricer
+from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
@@ -162,6 +164,13 @@ class _Worker:
         )
         schedule = RedisSchedule(self._redis, keys, corrupt)
         progress = RedisProgress(self._redis, keys, corrupt)
+        self._indexing = indexing = Indexing(
+            index=RedisSessionIndex(self._redis, keys, retention_ms=_ms(session.retention_s)),
+            limits=IndexLimits(enabled=settings.index.enabled),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+        )
         self._partitions = PartitionProgress(
             source=source,
             store=progress,
@@ -176,6 +185,7 @@ class _Worker:
             traces=RedisTraces(self._redis, keys, corrupt),
             sessions=sessions,
             schedule=schedule,
+            indexing=indexing,
             dead_letters=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
             progress=self._partitions,
             folder=self._folder(),
@@ -198,6 +208,7 @@ class _Worker:
             schedule=schedule,
             progress=progress,
             sink=KafkaSummarySink(self._producer, kafka.summary_topic),
+            indexing=indexing,
             limits=CloseLimits(shards=session.closing_shards),
             clock=clock,
             retrying=retrying,
@@ -267,11 +278,14 @@ class _Worker:
         self._ready = True
         log.info(Event.WORKER_READY)
         _calm_garbage_collector()
-        self._paths = tasks = [
+        paths = [
             asyncio.create_task(self._ingest.read(), name="read"),
             asyncio.create_task(self._ingest.apply(), name="apply"),
             asyncio.create_task(self._close.run(), name="close"),
         ]
+        for path in paths:  # the indexing ends behind them, with what they touched last
+            path.add_done_callback(lambda _: self._indexing.stop() if all(path.done() for path in paths) else None)
+        self._paths = tasks = [*paths, asyncio.create_task(self._indexing.run(), name="index")]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:

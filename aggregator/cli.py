@@ -1,4 +1,4 @@
-"""The commands: run, check, healthcheck, demo.
+"""The commands: run, check, healthcheck, demo, sessions, web.
 
 Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 1 anything else.
 What a command alone needs is imported when it runs, so that production needs nothing of the demo's.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Final, NoReturn
 
 import typer
 
 from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.sessions.commands import sessions_app
 from aggregator.settings import Settings, load_settings, variable
 from aggregator.telemetry import configure_logging, core_flavour, package_version
 
@@ -28,7 +29,6 @@ _HEALTH_TIMEOUT_S: Final = 3.0  # the answer takes a millisecond; a worker that 
 _HEALTH_MOST_BYTES: Final = 10_000
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they would show local variables, settings with passwords among them
     help="Turns the stream of OpenTelemetry spans of LLM applications into live sessions.",
@@ -108,6 +108,33 @@ def demo(
     from aggregator.embedded.demo import demo as show_demo
 
     _end(show_demo(seconds=seconds, http_port=http_port))
+
+
+def _looking(work: Callable[[Settings], Awaitable[int]]) -> None:
+    """Run a command that only looks; what libraries log would be in the way of its output."""
+    settings = _settings()
+    logging.disable()
+
+    async def run_work() -> int:
+        return await work(settings)
+
+    _end(run_work())
+
+
+@app.command()
+def web() -> None:
+    """Serve the web view and the HTTP API until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logging(settings.log.level, settings.log.format)
+    try:
+        from aggregator.web.serve import serve
+    except ImportError as error:
+        typer.echo(f"The web view needs {error.name}: pip install 'session-aggregator[web]'", err=True)
+        raise typer.Exit(FAILED) from error
+    _end(serve(settings, lambda address: typer.echo(f"Sessions are shown at {address}")))
+
+
+app.add_typer(sessions_app(_looking), name="sessions")
 
 
 def _settings() -> Settings:

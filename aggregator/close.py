@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aggregator.core.errors import SummaryTooLarge
 from aggregator.core.model import Partition, SessionRef, SessionRollup
 from aggregator.core.summary import summary
+from aggregator.index import Indexing
 from aggregator.ports import Claim, ClaimOutcome, Clock, DueEntry, Progress, Schedule, SessionStore, Source, SummarySink
 from aggregator.retry import Retrying
 from aggregator.telemetry import Event, Metrics, Stage, get_logger
@@ -57,6 +58,7 @@ class Close:
         schedule: Schedule,
         progress: Progress,
         sink: SummarySink,
+        indexing: Indexing,
         limits: CloseLimits,
         clock: Clock,
         retrying: Retrying,
@@ -67,6 +69,7 @@ class Close:
         self._schedule = schedule
         self._progress = progress
         self._sink = sink
+        self._indexing = indexing
         self._limits = limits
         self._clock = clock
         self._retrying = retrying
@@ -102,6 +105,7 @@ class Close:
         """
         partitions = await self._source.input_partitions()
         shards = shards_of(self._source.assigned(), partitions, self._limits.shards)
+        self._indexing.own(shards)
         self._metrics.open_sessions(await self._schedule.count(shards) if shards else 0)
         watermark_ms = await self._progress.watermarks(partitions) if shards else None
         if watermark_ms is None:
@@ -151,4 +155,12 @@ class Close:
             elif claim.outcome is not ClaimOutcome.CLAIMED or settled[entry.ref]:
                 moves.append((entry, None))
             # else a span arrived in between: the session is open again, and its entry stays as an early hint
+        # Before its entry goes: that is what a worker which dies now leaves of the session's having to be written.
+        await self._indexing.write(
+            [
+                entry.ref
+                for entry, claim in zip(entries, claims, strict=True)
+                if claim.outcome is not ClaimOutcome.NOT_DUE
+            ]
+        )
         await self._schedule.move(moves)

@@ -23,6 +23,7 @@ from aggregator.core.fold import Folder
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
 from aggregator.core.state import stamped_version
+from aggregator.index import Indexing
 from aggregator.ports import (
     Clock,
     DeadLetters,
@@ -127,6 +128,7 @@ class Ingest:
         traces: TraceStore,
         sessions: SessionStore,
         schedule: Schedule,
+        indexing: Indexing,
         dead_letters: DeadLetters,
         progress: PartitionProgress,
         folder: Folder,
@@ -142,6 +144,7 @@ class Ingest:
         self._traces = traces
         self._sessions = sessions
         self._schedule = schedule
+        self._indexing = indexing
         self._dead_letters = dead_letters
         self._progress = progress
         self._folder = folder
@@ -389,6 +392,7 @@ class Ingest:
             return
         replies = await self._retrying("store_sessions", lambda: self._put(puts))
         await self._retrying("schedule", lambda: self._index_transitions(puts, replies))
+        await self._indexing.touched(put.ref for put in puts)
         await self._check_outcomes(puts, replies)
 
     async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
@@ -513,5 +517,6 @@ class Ingest:
 
     async def on_assigned(self, partitions: Sequence[Partition]) -> None:
         """Hold the new partitions until `read` has decided where they start."""
+        self._indexing.catch_up()
         self._progress.take(partitions)
         self._pause()

@@ -296,3 +296,44 @@ class Progress(Protocol):
 
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
         """The global watermark: the minimum over these partitions, None while one has none."""
+
+
+# --- the indexes -----------------------------------------------------------------------------------------------------
+
+
+class IndexOrder(StrEnum):
+    """What the sessions of a project can be sorted by."""
+
+    RECENT = "recent"  # when it ended, ms; its last activity where no valid time is known
+    DURATION = "duration"  # ms
+    TOKENS = "tokens"  # total
+    COST = "cost"  # nano-dollars
+    ERRORS = "errors"  # spans with an error
+    TRACES = "traces"
+    CHANGED = "changed"  # when it was last written here, ms
+
+
+class LookedAt(NamedTuple):
+    """A session, and the user under which it is in the indexes: "" for none, None where that is not known."""
+
+    ref: SessionRef
+    user_id: str | None
+
+
+class SessionIndex(Protocol):
+    """Which sessions are recent, long, expensive or broken, and which are a user's.
+
+    It is derived: what it says can be written again at any time from the sessions alone.
+    """
+
+    async def write(self, refs: Sequence[SessionRef], *, now_ms: int) -> None:
+        """Show each session as it stands; one that is gone, or left by all its traces, is shown no longer."""
+
+    async def due(self, shards: Sequence[int], *, now_ms: int, limit: int) -> Sequence[LookedAt]:
+        """Some of the sessions of these shards that have not been written for some minutes, or that have expired."""
+
+    async def look(self, entries: Sequence[LookedAt], *, now_ms: int) -> None:
+        """As `write`, for what `due` gave: nothing has happened to them, and those under a former user leave it."""
+
+    async def open_sessions(self, shard: int) -> Sequence[SessionRef]:
+        """The sessions that the deadline index holds in this shard."""

@@ -123,6 +123,12 @@ class IngestSettings(_Group):
     trace_cache_spans: Annotated[int, Field(ge=0, le=10_000_000)] = 50_000
 
 
+class IndexSettings(_Group):
+    """Whether sessions are indexed for the command line, the web view and whoever else lists them."""
+
+    enabled: bool = True
+
+
 class ShutdownSettings(_Group):
     """How the worker ends."""
 
@@ -134,6 +140,17 @@ class HttpSettings(_Group):
 
     host: Annotated[str, Field(min_length=1)] = "0.0.0.0"  # noqa: S104 - a scraper and the kubelet come from outside
     port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+
+
+class WebSettings(_Group):
+    """The web view: where it is served, to whom, and where a trace can be looked at in detail."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8321
+    tokens: SecretStr | None = None
+    user_header: Annotated[str, Field(pattern=r"[A-Za-z0-9-]{1,64}")] | None = None
+    trace_url: Annotated[str, Field(max_length=2000)] | None = None
+    requests_per_s: Annotated[float, Field(gt=0, le=100_000)] = 50.0
 
 
 class LogSettings(_Group):
@@ -151,9 +168,11 @@ class Settings(_Group):
     session: SessionSettings = SessionSettings()
     pricing: PricingSettings = PricingSettings()
     ingest: IngestSettings = IngestSettings()
+    index: IndexSettings = IndexSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    web: WebSettings = WebSettings()
 
 
 def variable(group: str, field: str) -> str:

@@ -98,6 +98,25 @@ async def _columns(at: Servers, copies: list[Build], size: _Size, directory: Pat
     return columns
 
 
+async def _indexes(at: Servers, build: Build, rounds: int, directory: Path) -> list[str]:
+    """What the session indexes cost: the same backlog with and without them in turn, each at its best."""
+    lines = [f"{build.core}, CPU µs per span of worker and Redis, and spans per second"]
+    for name, shape in _SHAPES:
+        loaded = await worker.preload(at, shape, sessions=_FULL.worker_sessions[build.core])
+        found: dict[str, Figures] = {"false": {}, "true": {}}
+        for number in range(2 * rounds):
+            enabled = "false" if number % 2 else "true"
+            _say(f"{shape.record_spans}-span records, indexes {enabled}")
+            figures = await worker.backlog(build, at, loaded, directory, {"INDEX__ENABLED": enabled})
+            found[enabled] = _best(found[enabled], figures)
+        for title, enabled in (("without indexes", "false"), ("with indexes", "true")):
+            shown = [f"{found[enabled][one]:10.2f}" for one in ("worker", "worker: Redis", "worker: close")]
+            per_s = found[enabled]["worker: spans per second"]
+            lines.append(f"{name:6} {title:16} {''.join(shown)} {per_s:10.0f}")
+        await at.broker.delete_topic(loaded.topic)
+    return lines
+
+
 async def _run(options: argparse.Namespace, directory: Path) -> None:
     _say("copying and compiling the package")
     copies = builds(Path(options.work) if options.work else directory)
@@ -108,6 +127,9 @@ async def _run(options: argparse.Namespace, directory: Path) -> None:
         if options.million:
             found = await worker.open_sessions(copies[-1], at, directory, sessions=options.million)
             print("\n".join(memory_lines(copies[-1].core, found)))
+            return
+        if options.indexes:
+            print("\n".join(await _indexes(at, copies[-1], options.indexes, directory)))
             return
         columns = await _columns(at, copies, _QUICK if options.quick else _FULL, directory)
         print("\n".join(table(columns, at.names)))
@@ -124,6 +146,9 @@ def main() -> None:
         const=1_000_000,
         metavar="SESSIONS",
         help="instead: memory of the worker and of Redis while a million sessions are open",
+    )
+    parser.add_argument(
+        "--indexes", nargs="?", type=int, const=3, metavar="ROUNDS", help="instead: what the session indexes cost"
     )
     parser.add_argument("--core", choices=("interpreted", "compiled"), help="only this one")
     parser.add_argument("--work", metavar="DIRECTORY", help="keep the copies of the package here, and take those there")

@@ -40,7 +40,7 @@ async def servers() -> AsyncIterator[Servers]:
         server = RedisServer(program)
         try:
             assert server.process is not None  # noqa: S101 - it has been started
-            with redis.Redis.from_url(server.url, protocol=2) as client:
+            with redis.Redis.from_url(server.url, protocol=2, socket_timeout=60) as client:
                 info = client.info("server")
                 yield Servers(
                     broker=Broker(kafka.address, kafka_name, pid=kafka.pid, is_apache=isinstance(kafka, ApacheKafka)),

@@ -28,6 +28,7 @@ from aggregator.adapters.kafka.sink import KafkaSummarySink
 from aggregator.adapters.kafka.source import KafkaSource
 from aggregator.adapters.prices import GenaiPricer
 from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
@@ -38,7 +39,8 @@ from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition, SessionRef, Span
-from aggregator.ports import Applied, SessionPut, TraceWrite
+from aggregator.index import Indexing, IndexLimits
+from aggregator.ports import Applied, Clock, SessionPut, TraceWrite
 from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, core_flavour
 from bench.figures import Redis, RedisFigures
@@ -174,6 +176,12 @@ class _Stores:
             max_session_traces=1000,
             trace_life_ms=IDLE_TIMEOUT_MS + 86_400_000,
         )
+        self._index = RedisSessionIndex(self.connections, keys, retention_ms=86_400_000)
+
+    def indexing(self, clock: Clock, metrics: Metrics) -> Indexing:
+        """The indexes, as the worker writes them."""
+        retrying = Retrying(clock=clock, metrics=metrics)
+        return Indexing(index=self._index, limits=IndexLimits(), clock=clock, retrying=retrying, metrics=metrics)
 
 
 async def store_round(
@@ -248,6 +256,7 @@ async def close_round(stores: _Stores, server: Redis, brokers: str, topic: str, 
             schedule=stores.schedule,
             progress=stores.progress,
             sink=KafkaSummarySink(producer, topic),
+            indexing=stores.indexing(clock, metrics),
             limits=CloseLimits(shards=64),
             clock=clock,
             retrying=Retrying(clock=clock, metrics=metrics),
@@ -276,7 +285,7 @@ async def store_rounds(
 ) -> Figures:  # fmt: skip
     """Stores and close, several times."""
     lowest, most_closes = _Lowest(), 0.0
-    with redis.Redis.from_url(url, protocol=2) as client:
+    with redis.Redis.from_url(url, protocol=2, socket_timeout=60) as client:
         server = Redis(client)
         stores = _Stores(url)
         try:

@@ -158,10 +158,12 @@ async def _running(
         await child.stop(grace_s=30)
 
 
-async def backlog(build: Build, servers: Servers, loaded: Preloaded, directory: Path) -> Figures:
-    """Apply a filled topic, then close its sessions."""
+async def backlog(
+    build: Build, servers: Servers, loaded: Preloaded, directory: Path, extra: Mapping[str, str] | None = None
+) -> Figures:
+    """Apply a filled topic, then close its sessions; `extra` are settings of the worker."""
     servers.redis.flush()
-    async with _running(build, servers, loaded.topic, directory, {}) as worker:
+    async with _running(build, servers, loaded.topic, directory, extra or {}) as worker:
         warm, end = await worker.watch(servers.redis.applied, loaded.records)
         worker_us, redis_us, per_s = end.per_unit(warm)
         spans = loaded.shape.record_spans

@@ -111,10 +111,7 @@ class RedisServer:
 
 
 class Guard:
-    """Sentinels over a master and a replica of it.
-
-    `password` is that of the servers, `own_password` of the Sentinels.
-    """
+    """Sentinels, with a password of their own, over a master and its replica."""
 
     def __init__(self, program: str, *options: str, sentinels: int = 1, password: str = "", own_password: str = ""):
         login = ("--requirepass", password, "--masterauth", password) if password else ()
@@ -342,9 +339,11 @@ def assert_every_key_lives_or_expires(
         if key.startswith(f"{prefix}:corrupt:"):
             assert ttl_ms >= 0, f"{key} was set aside and never expires"
         elif "{" not in key:
-            assert key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(
+            expires = key == f"{prefix}:projects" or key.startswith((f"{prefix}:index:", f"{prefix}:indexed:"))
+            stays = key in (f"{prefix}:watermarks", f"{prefix}:progress") or key.startswith(
                 (f"{prefix}:due:", f"{prefix}:progress:")
             )
+            assert stays or (expires and ttl_ms >= 0), f"{key} lives for {ttl_ms} ms"
         elif key[: key.index("}") + 1] in live:
             assert ttl_ms == -1, f"{key} of an open session expires in {ttl_ms} ms"
         else:

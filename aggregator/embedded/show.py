@@ -189,6 +189,7 @@ def _log_to_file(stage: Stage) -> None:
 def _introduction(stage: Stage, http_port: int) -> str:
     receiver = stage.receiver
     text = _INTRODUCTION.format(
+        web=f"http://{LOCALHOST}:{stage.web_port}/",
         endpoint=receiver.endpoint,
         kafka=stage.broker.bootstrap_servers,
         redis_port=stage.valkey.port,
@@ -202,6 +203,7 @@ def _introduction(stage: Stage, http_port: int) -> str:
 
 
 _INTRODUCTION: Final = f"""\
+See the sessions at {{web}} as soon as the worker is ready.
 To see an application of your own, put a session id on its spans (attribute session.id, with OpenInference
 using_session("...")) and start it with
     OTEL_EXPORTER_OTLP_ENDPOINT={{endpoint}} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf

@@ -45,7 +45,7 @@ _ROOM_FOR_RECORD_FRAME_BYTES: Final = 65_536
 
 
 class Stage:
-    """Broker, Valkey, receiver and worker, from `async with` until its end.
+    """Broker, Valkey, receiver, worker and web view, from `async with` until its end.
 
     The worker is a process of its own, configured by `AGGREGATOR_` variables alone, exactly as in production.
     `log_dir` has the logs of all of them; it is removed at the end unless `keep_logs` was called.
@@ -61,6 +61,8 @@ class Stage:
         self.metrics_port = 0
         self._producer: AIOKafkaProducer | None = None
         self._worker: ChildProcess | None = None
+        self._web: ChildProcess | None = None
+        self.web_port = 0
         self._parts = AsyncExitStack()
         self._keep_logs = False
 
@@ -78,6 +80,7 @@ class Stage:
             await self._start_producer()
             await self._parts.enter_async_context(self.receiver)
             self._start_worker()
+            self._start_web()
         except BaseException as error:
             self._keep_logs = isinstance(error, NotAnsweringError)
             await self._parts.aclose()
@@ -95,12 +98,15 @@ class Stage:
         self._keep_logs = True
 
     async def ready(self) -> None:
-        """Wait until the worker takes records."""
+        """Wait until the worker takes records and the web view is there."""
+        assert self._web is not None  # noqa: S101 - narrows the type
+        await wait_until_answering(self._web, self._web_answers, timeout_s=_READY_TIMEOUT_S)
         await wait_until_answering(self.worker, self._worker_is_ready, timeout_s=_READY_TIMEOUT_S)
 
     def check(self) -> None:
         """Raise `NotAnsweringError` with the last log lines if one of the processes has ended."""
-        for child in (self.broker.child, self.valkey.child, self.worker):
+        assert self._web is not None  # noqa: S101 - narrows the type
+        for child in (self.broker.child, self.valkey.child, self.worker, self._web):
             if (code := child.exit_code()) is not None:
                 raise NotAnsweringError(f"{child.name} ended with exit code {code}{child.log_end()}")
 
@@ -139,6 +145,20 @@ class Stage:
         )
         self._parts.push_async_callback(self.stop_worker)
 
+    def _start_web(self) -> None:
+        self.web_port = free_port()
+        own = {"AGGREGATOR_WEB__HOST": LOCALHOST, "AGGREGATOR_WEB__PORT": str(self.web_port)}
+        self._web = web = ChildProcess(
+            "the web view",
+            [sys.executable, "-m", "aggregator", "web"],
+            log_path=self.log_dir / "web.log",
+            environment=self._worker_environment(os.environ) | own,
+        )
+        self._parts.push_async_callback(web.stop, grace_s=_WORKER_GRACE_S)
+
+    async def _web_answers(self) -> bool:
+        return await _is_200(f"http://{LOCALHOST}:{self.web_port}/healthz")
+
     def _worker_environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         own = {name: value for name, value in inherited.items() if not name.startswith("AGGREGATOR_")}
         return own | {
@@ -157,13 +177,16 @@ class Stage:
         }
 
     async def _worker_is_ready(self) -> bool:
-        url = f"http://{LOCALHOST}:{self.metrics_port}/readyz"
-        try:
-            async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as client, client.get(url) as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await _is_200(f"http://{LOCALHOST}:{self.metrics_port}/readyz")
 
     def _remove_logs(self) -> None:
         if not self._keep_logs:
             shutil.rmtree(self.log_dir, ignore_errors=True)
+
+
+async def _is_200(url: str) -> bool:
+    try:
+        async with aiohttp.ClientSession(timeout=_ASK_TIMEOUT) as client, client.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False

@@ -41,6 +41,7 @@ class Stage(StrEnum):
     CLAIM = "claim"
     PUBLISH = "publish"
     SETTLE = "settle"
+    INDEX = "index"
 
 
 class CorruptKind(StrEnum):

@@ -18,12 +18,13 @@ from aggregator.settings import load_settings
 from tests.redis_servers import Guard, free_port, redis_servers_available
 
 P = Partition("otlp_spans", 0)
+SERVERS, SENTINELS = "of-servers", "of-sentinels"
 
 
 @pytest.fixture
 def guard() -> Iterator[Guard]:
     program = next(iter(redis_servers_available().values()))
-    made = Guard(program, sentinels=2, password="of-servers", own_password="of-sentinels")  # noqa: S106 - for a minute, on loopback
+    made = Guard(program, sentinels=2, password=SERVERS, own_password=SENTINELS)
     yield made
     made.remove()
 

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from aggregator.adapters.redis.connections import Connections, connect
+from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.model import SessionRef
-from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
+from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
 from tests import ran_on
+from tests.fake_index import FakeSessionIndex
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore, hash_fields
 from tests.redis_servers import RunningServers, assert_every_key_lives_or_expires, redis_servers_available
 
@@ -27,15 +29,22 @@ MAX_TRACES = 20
 
 
 class Stores:
-    """The four stores of one make, and ways to look at what they hold."""
+    """The stores of one make, and ways to look at what they hold."""
 
     def __init__(
-        self, traces: TraceStore, sessions: SessionStore, schedule: Schedule, progress: Progress, keys: Keys
+        self,
+        traces: TraceStore,
+        sessions: SessionStore,
+        schedule: Schedule,
+        progress: Progress,
+        index: SessionIndex,
+        keys: Keys,
     ) -> None:
         self.traces = traces
         self.sessions = sessions
         self.schedule = schedule
         self.progress = progress
+        self.index = index
         self.keys = keys
         self.connections: Connections | None = None
         self.client: Any = None
@@ -77,7 +86,7 @@ def fake_stores(keys: Keys) -> Stores:
         trace_life_ms=TRACE_LIFE_MS,
     )
     schedule = FakeSchedule(closing_shards=keys.closing_shards)
-    return Stores(FakeTraceStore(), sessions, schedule, FakeProgress(), keys)
+    return Stores(FakeTraceStore(), sessions, schedule, FakeProgress(), FakeSessionIndex(sessions, schedule), keys)
 
 
 def redis_stores(connections: Connections, client: Any, keys: Keys) -> Stores:
@@ -91,7 +100,8 @@ def redis_stores(connections: Connections, client: Any, keys: Keys) -> Stores:
         trace_life_ms=TRACE_LIFE_MS,
     )
     schedule = RedisSchedule(connections, keys)
-    stores = Stores(RedisTraces(connections, keys), sessions, schedule, RedisProgress(connections, keys), keys)
+    index = RedisSessionIndex(connections, keys, retention_ms=RETENTION_MS)
+    stores = Stores(RedisTraces(connections, keys), sessions, schedule, RedisProgress(connections, keys), index, keys)
     stores.connections, stores.client = connections, client
     return stores
 

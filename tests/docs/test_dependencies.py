@@ -45,11 +45,19 @@ def imported(paths: Iterable[Path]) -> set[str]:
 
 
 def test_the_worker_s_imports_are_its_dependencies() -> None:
-    worker = [path for path in (ROOT / "aggregator").rglob("*.py") if "embedded" not in path.parts]
+    worker = [path for path in (ROOT / "aggregator").rglob("*.py") if not {"embedded", "web"} & set(path.parts)]
     declared = names(PROJECT["dependencies"])
-    used = imported(worker)
+    used = imported(worker) - names(PROJECT["optional-dependencies"]["parquet"])
     assert used - CARRIED.keys() <= declared
     assert declared - used - UNSEEN <= {"opentelemetry-proto"}
+
+
+def test_the_web_view_s_imports_are_its_extra() -> None:
+    web = list((ROOT / "aggregator" / "web").glob("*.py"))
+    extra = names(PROJECT["optional-dependencies"]["web"])
+    used = imported(web) - CARRIED.keys()
+    assert used <= names(PROJECT["dependencies"]) | extra
+    assert extra <= used
 
 
 def test_the_demo_s_imports_are_its_extra() -> None:

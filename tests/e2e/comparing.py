@@ -9,7 +9,10 @@ from typing import Any, Final
 from aiokafka.structs import ConsumerRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from aggregator.adapters.redis.keys import Keys
 from tests.e2e.pipeline import Pipeline
+from tests.e2e.waiting import until
+from tests.indexes import assert_indexes_show_sessions
 from tests.oracle import ExpectedSession, comparable_hash, comparable_summary, expected_sessions
 from tests.redis_servers import assert_every_key_lives_or_expires
 from tests.summaries import check_summary
@@ -32,6 +35,16 @@ async def assert_equals_oracle(
     records = await pipeline.read(pipeline.summary_topic)
     _compare_summaries(latest_summaries(records) if lost else last_summaries(records), expected, lost=lost)
     assert_every_key_lives_or_expires(pipeline.redis, indexed=True, settled=True)
+    await until("the indexes show what the sessions show", lambda: _indexes_are_right(pipeline))
+
+
+async def _indexes_are_right(pipeline: Pipeline) -> bool:
+    try:
+        assert_indexes_show_sessions(pipeline.redis, Keys(), looked=False)
+    except AssertionError as error:
+        print(f"indexes: {error}")  # shown after a failure
+        return False
+    return True
 
 
 def _no_price(*_: object) -> int:

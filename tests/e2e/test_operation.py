@@ -134,7 +134,7 @@ def assert_complete(found: Metrics) -> None:
         series = found.series(name)
         assert series, f"aggregator_{name} is missing"
         assert all(set(one) == labels for one in series), name
-    for stage in ("decode", "fold", "store", "commit", "claim", "publish", "settle"):
+    for stage in ("decode", "fold", "store", "commit", "claim", "publish", "settle", "index"):
         assert found.value("stage_seconds_count", stage=stage) > 0, stage
         assert 0 < found.value("stage_seconds_sum", stage=stage) < 10, stage
     assert len(found.series("consumer_lag_records")) == PARTITIONS

@@ -19,7 +19,7 @@ from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
 from tests.faults.toxiproxy import Direction
 
 Domain = Literal["worker", "redis", "kafka", "network"]
-StoreKind = Literal["any", "single", "cluster"]
+StoreKind = Literal["any", "single", "cluster", "guarded"]
 Does = Callable[[Deployment], Awaitable[None]]
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.brokers import Kafka
 from tests.faults.catalogue import Fault
 from tests.faults.clusters import Clustered
+from tests.faults.guarded import guarded
 from tests.faults.schedules import Schedule, carry_out, eligible
 from tests.faults.stores import Store, single
 from tests.faults.toxiproxy import Toxiproxy
@@ -36,6 +37,12 @@ async def test_on_one_broker_and_one_redis(fault: Fault, one_broker: Kafka, prox
 async def test_on_redis_cluster(fault: Fault, one_broker: Kafka, cluster: Clustered, tmp_path: Path) -> None:
     await cluster.flush()
     await alone(fault, one_broker, cluster, tmp_path)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in eligible(store="guarded") if fault.store == "guarded"], ids=str)
+async def test_under_sentinels(fault: Fault, one_broker: Kafka, tmp_path: Path) -> None:
+    async with guarded() as store:
+        await alone(fault, one_broker, store, tmp_path)
 
 
 @pytest.mark.parametrize(

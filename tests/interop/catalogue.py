@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -45,7 +46,7 @@ class Producer:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a producer's TOML file; a key that is not known is an error."""
-        kept: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
         kept["differences"] = tuple(Difference(**one) for one in kept.get("differences", ()))
         for name in ("apis", "lacks"):
             kept[name] = tuple(kept.get(name, ()))

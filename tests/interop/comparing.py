@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 from tests.interop.catalogue import Producer
-from tests.interop.differences import DETAILS, Difference, Models
+from tests.interop.differences import DETAILS, REPORTED, Difference, Models
 from tests.interop.running import Told, Truth
 from tests.interop.stubs.bill import SessionBill
+from tests.interop.stubs.prices import cost_nano, price_of
 
 MODEL_SUMS = ("calls", "prompt", "completion", "embedding")
 
 
+class Cost(NamedTuple):
+    """What something costs, and from where that is known."""
+
+    nano_usd: int
+    source: str
+
+
+NO_COST = Cost(0, "none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One session, as the bill says it or as it is shown; `models` without zeros."""
+    """One session, as the bill says it or as it is shown; `models` without zeros, `model_costs` without `NO_COST`."""
 
     user: str | None
     traces: int
@@ -28,6 +40,9 @@ class Seen:
     embedding: int
     details: Mapping[str, int]
     models: Mapping[str, Mapping[str, int]]
+    cost: Cost
+    model_costs: Mapping[str, Cost]
+    unpriced_calls: int
 
 
 def assert_same(shown: Mapping[tuple[str, str], Seen], truth: Mapping[tuple[str, str], Seen]) -> None:
@@ -77,9 +92,12 @@ def _told(told: Told, difference: Difference) -> Told:
 def _seen(producer: Producer, told: Told, models: Models) -> Seen:
     sums: Counter[str] = Counter()
     shown: dict[str, Counter[str]] = {}
+    costs: dict[str, list[Cost]] = {}
     for model, charged in models.items():
         sums.update(charged)
-        shown.setdefault(producer.models.get(model, model), Counter()).update(charged)
+        name = producer.models.get(model, model)
+        shown.setdefault(name, Counter()).update(charged)
+        costs.setdefault(name, []).append(_cost(producer, model, charged))
     return Seen(
         user=told.user,
         traces=told.traces,
@@ -90,7 +108,39 @@ def _seen(producer: Producer, told: Told, models: Models) -> Seen:
         embedding=sums["embedding"],
         details={name: 0 if name in producer.lacks else sums[name] for name in DETAILS},
         models=_nonzero({model: {name: one[name] for name in MODEL_SUMS} for model, one in shown.items()}),
+        cost=_together(one for of_model in costs.values() for one in of_model),
+        model_costs=_known({model: _together(of_model) for model, of_model in costs.items()}),
+        unpriced_calls=0,  # every model that a stub answers as has a price
     )
+
+
+def _cost(producer: Producer, model: str, charged: Mapping[str, int]) -> Cost:
+    """What the calls of a model cost as far as the producer tells of them.
+
+    A detail that it lacks is priced as what it is a detail of; what a call reports is beyond that.
+    """
+    if REPORTED in charged:
+        return Cost(charged[REPORTED], "reported")
+    told = {name: count for name, count in charged.items() if name not in producer.lacks}
+    return Cost(cost_nano(price_of(model), told), "priced") if charged["calls"] else NO_COST
+
+
+def _together(costs: Iterable[Cost]) -> Cost:
+    known = [one for one in costs if one != NO_COST]
+    sources = {one.source for one in known} or {NO_COST.source}
+    return Cost(sum(one.nano_usd for one in known), sources.pop() if len(sources) == 1 else "mixed")
+
+
+def _known(costs: Mapping[str, Cost]) -> dict[str, Cost]:
+    return {model: cost for model, cost in costs.items() if cost != NO_COST}
+
+
+def billed_nano(truth: Truth) -> dict[str, int]:
+    """What the APIs charged for each session."""
+    return {
+        session: sum(cost_nano(price_of(model), sums) for model, sums in bill.models.items())
+        for session, bill in truth.bill.sessions.items()
+    }
 
 
 def suspected_traces(producer: Producer) -> dict[str, int]:
@@ -117,17 +167,20 @@ def in_summary(summary: Mapping[str, Any]) -> Seen:
         embedding=tokens["embedding"],
         details={name: tokens[name] for name in DETAILS},
         models=_nonzero({model: {name: one[name] for name in MODEL_SUMS} for model, one in summary["models"].items()}),
+        cost=_shown_cost(summary),
+        model_costs=_known({model: _shown_cost(one) for model, one in summary["models"].items()}),
+        unpriced_calls=summary["unpriced_calls"],
     )
 
 
 def in_redis(session: Mapping[str, str], models: Mapping[str, str]) -> Seen:
     """What a session's hash and its `:models` say."""
-    by_model: dict[str, dict[str, int]] = {}
+    by_model: dict[str, Counter[str]] = {}
     for key, value in models.items():
         model, _, column = key.rpartition(":")
-        name = column.removesuffix("_tokens")
-        if name in MODEL_SUMS:
-            by_model.setdefault(model, {})[name] = int(value)
+        by_model.setdefault(model, Counter())[column.removesuffix("_tokens")] = int(value)
+    cost = _shown_cost(session)
+    assert session["cost_nano_usd"] == str(cost.nano_usd), f"beside {session['cost_usd']} USD"
     return Seen(
         user=session.get("user_id"),
         traces=int(session["trace_count"]),
@@ -137,8 +190,23 @@ def in_redis(session: Mapping[str, str], models: Mapping[str, str]) -> Seen:
         total=int(session["total_tokens"]),
         embedding=int(session["embedding_tokens"]),
         details={name: int(session[f"{name}_tokens"]) for name in DETAILS},
-        models=_nonzero(by_model),
+        models=_nonzero({model: {name: one[name] for name in MODEL_SUMS} for model, one in by_model.items()}),
+        cost=cost,
+        model_costs=_known({model: _model_cost_in_redis(one) for model, one in by_model.items()}),
+        unpriced_calls=int(session["unpriced_calls"]),
     )
+
+
+def _shown_cost(shown: Mapping[str, str]) -> Cost:
+    """From decimal dollars as they are shown, which have nine decimals."""
+    nano = Decimal(shown["cost_usd"]).scaleb(9)
+    assert nano == int(nano), f"parts of a nano-dollar: {shown['cost_usd']} USD"
+    return Cost(int(nano), shown["cost_source"])
+
+
+def _model_cost_in_redis(figures: Mapping[str, int]) -> Cost:
+    sources = [source for source in ("reported", "priced") if figures[f"{source}_costs"]] or [NO_COST.source]
+    return Cost(figures["cost_nano_usd"], sources[0] if len(sources) == 1 else "mixed")
 
 
 def _nonzero(models: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:

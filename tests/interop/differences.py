@@ -12,10 +12,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.interop.stubs.bill import SessionBill
+from tests.interop.stubs.prices import Price, cost_nano
 
 Models = dict[str, Counter[str]]
 
 DETAILS: Final = ("cache_read", "cache_write", "reasoning")
+
+REPORTED_COST: Final = "reported_cost"
+"""The kind by which nothing but the cost differs."""
+
+REPORTED: Final = "reported_cost_nano"
+"""Among the sums of a model whose calls report their cost: what they report; without it they are priced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,8 @@ class Difference:
     """Why a session's figures are not those of the bill, and how they differ, exactly; `kind` is a key of `KINDS`.
 
     `extra_traces` is how many traces there are beyond those that the producer knows of, `suspected_traces` how many of
-    them are seen to tell another trace's calls again; `models` are the names of second copies.
+    them are seen to tell another trace's calls again; `models` are the names of second copies; `prices` are those by
+    which the producer reports costs, by model as billed, in the words of `stubs/prices.toml`.
     """
 
     session: str
@@ -32,10 +40,18 @@ class Difference:
     extra_traces: int = 0
     suspected_traces: int = 0
     models: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"the kind of a difference is {self.kind!r}, not one of {', '.join(KINDS)}")
+        if (self.kind == REPORTED_COST) is not bool(self.prices):
+            raise ValueError(f"a difference has prices if, and only if, it is a {REPORTED_COST}: {self.reason}")
+
+    @property
+    def told(self) -> str:
+        """As a row tells it."""
+        return f"{self.session}: {self.reason}"
 
     def applied(self, models: Models, bill: SessionBill) -> Models:
         """The sums by model as they are shown; `models` is left alone."""
@@ -71,15 +87,18 @@ def _no_usage(models: Models, _bill: SessionBill, _: Difference) -> None:
 
 def _no_details(models: Models, _bill: SessionBill, _: Difference) -> None:
     """It writes neither cached nor reasoning tokens."""
-    for sums in models.values():
-        for name in DETAILS:
-            del sums[name]
+    _without_details(models, "no_details")
 
 
 def _no_reasoning(models: Models, _bill: SessionBill, _: Difference) -> None:
     """It is not told how much of the completion was reasoning."""
+    _without_details(models, "no_reasoning")
+
+
+def _without_details(models: Models, kind: str) -> None:
     for sums in models.values():
-        del sums["reasoning"]
+        for name in WITHOUT_DETAILS[kind]:
+            del sums[name]
 
 
 def _without_reasoning(models: Models, _bill: SessionBill, _: Difference) -> None:
@@ -89,9 +108,10 @@ def _without_reasoning(models: Models, _bill: SessionBill, _: Difference) -> Non
 
 
 def _streams_start(models: Models, _bill: SessionBill, _: Difference) -> None:
-    """The completion is told as it stands at a stream's start, where it is one token a call."""
+    """The completion is told as it stands at a stream's start, where it is one token a call, none of reasoning."""
     for sums in models.values():
         sums["completion"] = sums["calls"]
+        del sums["reasoning"]
 
 
 def _streams_start_added(models: Models, _bill: SessionBill, _: Difference) -> None:
@@ -102,6 +122,13 @@ def _streams_start_added(models: Models, _bill: SessionBill, _: Difference) -> N
 
 def _no_errors(_models: Models, _bill: SessionBill, _: Difference) -> None:
     """It writes no spans of what was refused, so there are no traces of it; its usage is all there."""
+
+
+def _reported_cost(models: Models, _bill: SessionBill, difference: Difference) -> None:
+    """Calls of the models that have `prices` report their cost, by those instead of what the API charged."""
+    for model, price in difference.prices.items():
+        assert model in models, f"{difference.session}: there are no calls of {model} to report a cost of"
+        models[model][REPORTED] = cost_nano(price, models[model])
 
 
 KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = {
@@ -115,5 +142,9 @@ KINDS: Final[Mapping[str, Callable[[Models, SessionBill, Difference], None]]] = 
     "streams_start": _streams_start,
     "streams_start_added": _streams_start_added,
     "no_errors": _no_errors,
+    REPORTED_COST: _reported_cost,
 }
 """By the name that producers use."""
+
+WITHOUT_DETAILS: Final[Mapping[str, tuple[str, ...]]] = {"no_details": DETAILS, "no_reasoning": ("reasoning",)}
+"""The kinds by which nothing but details differ, and which."""

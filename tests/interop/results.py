@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,15 +13,24 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tests.interop import environments
 from tests.interop.catalogue import Producer
+from tests.interop.comparing import Cost, billed_nano, in_summary
+from tests.interop.differences import REPORTED_COST, WITHOUT_DETAILS
 from tests.interop.running import Truth
 from tests.oracle import spans_by_trace
 
 FILE: Final = Path(__file__).parent / "results.json"
 
+_COUNTS: Final = ("sessions", "traces", "spans", "billed", "ours", "plain sum")
+_DETAILS: Final = {"cache_read": "cached", "cache_write": "cached", "reasoning": "reasoning"}
+_NANO: Final = Decimal("1e-9")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One producer; tokens are prompt and completion of all sessions, `plain_sum` that over every span as read."""
+    """One producer; tokens are prompt and completion of all sessions, `plain_sum` that over every span as read.
+
+    `cost` says what came of holding the cost of each session against the bill.
+    """
 
     name: str
     package: str
@@ -31,8 +41,11 @@ class Row:
     billed: int
     ours: int
     plain_sum: int
+    billed_usd: str
+    ours_usd: str
     cost: str
     reasons: list[str]
+    cost_reasons: list[str]
 
     @classmethod
     def of(
@@ -41,6 +54,7 @@ class Row:
         """The row of one run."""
         traces = spans_by_trace([(record, 2**52) for record in records])
         spans = [span for trace in traces.values() for span in trace]
+        billed, shown = billed_nano(truth), {one["session_id"]: in_summary(one).cost for one in summaries}
         charged = [sums for bill in truth.bill.sessions.values() for sums in bill.models.values()]
         return cls(
             name=producer.name,
@@ -52,28 +66,53 @@ class Row:
             billed=sum(sums["prompt"] + sums["completion"] for sums in charged),
             ours=sum(summary["tokens"]["total"] for summary in summaries),
             plain_sum=sum(span.usage.prompt + span.usage.completion for span in spans),
-            cost=_cost({str(summary["cost_source"]) for summary in summaries}),
-            reasons=[f"{difference.session}: {difference.reason}" for difference in producer.differences],
+            billed_usd=_usd(billed.values()),
+            ours_usd=_usd(one.nano_usd for one in shown.values()),
+            cost=cost_cell(producer, billed, shown),
+            reasons=[one.told for one in producer.differences if one.kind != REPORTED_COST],
+            cost_reasons=[one.told for one in producer.differences if one.kind == REPORTED_COST],
         )
 
 
-def _cost(sources: set[str]) -> str:
-    """One word for the costs of all sessions; those without any usage have none."""
-    known = sources - {"none"} or {"none"}
-    return known.pop() if len(known) == 1 else "mixed"
+def _usd(nano: Iterable[int]) -> str:
+    return str(Decimal(sum(nano)).scaleb(-9).quantize(_NANO))
+
+
+def cost_cell(producer: Producer, billed: Mapping[str, int], shown: Mapping[str, Cost]) -> str:
+    """Whether the costs that are shown are what the APIs charged, are what the producer reports, or why they differ."""
+    sources = {cost.source for cost in shown.values()} - {"none"}
+    if not sources:
+        return "none"
+    if sources == {"reported"}:
+        return "reported"
+    same = all(cost.nano_usd == billed.get(one, 0) for one, cost in shown.items() if cost.source in ("priced", "none"))
+    found = "as billed" if same else f"as billed, but {_why_it_differs(producer)}"
+    return found if sources == {"priced"} else f"{found}; where it is told, reported"
+
+
+def _why_it_differs(producer: Producer) -> str:
+    kinds = {one.kind for one in producer.differences}
+    lacking = {*producer.lacks, *(name for kind in kinds for name in WITHOUT_DETAILS.get(kind, ()))}
+    named = " and ".join(dict.fromkeys(word for name, word in _DETAILS.items() if name in lacking))
+    why = [f"{named} tokens at the plain price"] if named else []
+    if kinds - {REPORTED_COST, *WITHOUT_DETAILS, "no_errors"}:
+        why.append("see remarks")
+    return "; ".join(why)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """The table that `make interop` prints."""
-    header = ("producer", "version", "sessions", "traces", "spans", "billed", "ours", "plain sum", "remarks")
+    header = ("producer", "version", *_COUNTS, "billed USD", "ours USD", "cost", "remarks")
     cells: list[tuple[str, ...]] = [header]
     for row in rows:
         counts = (row.sessions, row.traces, row.spans, row.billed, row.ours, row.plain_sum)
-        cells.append((row.name, row.version, *(f"{count:,}" for count in counts), "; ".join(row.reasons)))
+        costs = (row.billed_usd, row.ours_usd, row.cost)
+        remarks = "; ".join((*row.reasons, *row.cost_reasons))
+        cells.append((row.name, row.version, *(f"{count:,}" for count in counts), *costs, remarks))
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     return [
         "  ".join(
-            cell.rjust(width) if 2 <= column <= 7 else cell.ljust(width)
+            cell.rjust(width) if 2 <= column < 4 + len(_COUNTS) else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in cells

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+from aggregator.adapters.own_prices import OwnPricer, read_own_prices
+from aggregator.core.pricing import Pricer
 from tests.builders import BASE_MS, joined
 from tests.interop import captured, environments
 from tests.interop.catalogue import Producer, each_producer
 from tests.interop.comparing import assert_same, expected, flagged_traces, in_summary, suspected_traces
+from tests.interop.stubs import prices
+from tests.interop.stubs.bill import Charge
 from tests.paths.test_laws import fresh_world
 from tests.paths.worlds import assert_equals_oracle, finish, last_summaries
 from tests.workloads import Record
@@ -32,13 +36,28 @@ async def test_captured_spans_amount_to_the_bill(producer: Producer) -> None:
         Record(joined([type(spans)(resource_spans=[one])]), number % PARTITIONS, log_ms)
         for number, one in enumerate(spans.resource_spans)
     ]
-    world = fresh_world()
+    world = fresh_world(pricer=OwnPricer(read_own_prices(prices.FILE), Pricer()))
     world.write(records, PARTITIONS)
     await finish(world, PARTITIONS)
-    assert_equals_oracle(world, records)
     assert flagged_traces(last_summaries(world).values()) == suspected_traces(producer)
     shown = {(ref.project, ref.session_id): in_summary(one) for ref, one in last_summaries(world).items()}
     assert_same(shown, expected(producer, truth))
+    assert_equals_oracle(world, records, price=_price)
+
+
+def _price(
+    model: str,
+    _provider: str,
+    _start_us: int,
+    prompt: int,
+    completion: int,
+    cache_read: int,
+    cache_write: int,
+    reasoning: int,
+    embedding: int,
+) -> int:
+    charge = Charge(prompt, completion, cache_read, cache_write, reasoning, embedding)
+    return prices.cost_nano(prices.price_of(model), {"calls": 1, **charge._asdict()})
 
 
 @each_producer(held_to_the_bill=False)

@@ -26,6 +26,7 @@ from tests.interop.comparing import (
 )
 from tests.interop.results import Row
 from tests.interop.running import Truth, run
+from tests.interop.stubs import prices
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, assert_every_key_lives_or_expires, redis_servers_available
 
@@ -45,7 +46,8 @@ async def test_sessions_are_what_the_apis_charged(
 ) -> None:
     async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
         truth, _ = await asyncio.gather(
-            _produced(producer, deployment, tmp_path), deployment.workers(1, PRICING__ENABLED="true")
+            _produced(producer, deployment, tmp_path),
+            deployment.workers(1, PRICING__ENABLED="true", PRICING__FILE=str(prices.FILE)),
         )
         records = await _records(deployment)
         await deployment.wait_closed()

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.core.model import SessionRef
-from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore
+from aggregator.core.pricing import Pricer
+from tests.core.trees import FlatPricer
+from tests.fake_index import FakeSessionIndex, expected_scores
+from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore, hash_fields
 from tests.oracle import expected_sessions, flat_price
 from tests.paths.worlds import (
     IDLE_MS,
@@ -22,6 +25,7 @@ from tests.paths.worlds import (
     finish,
     live,
     live_through,
+    look_at_all,
 )
 from tests.workloads import Record, Workload, layouts, oracle_input, workloads
 
@@ -31,7 +35,9 @@ ALL = [list(range(PARTITIONS))]
 seldom = settings(max_examples=40)  # an example is some hundred batches
 
 
-def fresh_world(*, max_duration_ms: int = 10**12, max_session_traces: int = 1000) -> World:
+def fresh_world(
+    *, max_duration_ms: int = 10**12, max_session_traces: int = 1000, pricer: Pricer | None = None
+) -> World:
     traces, schedule, progress = FakeTraceStore(), FakeSchedule(closing_shards=SHARDS), FakeProgress()
     sessions = FakeSessionStore(
         idle_timeout_ms=IDLE_MS,
@@ -40,13 +46,18 @@ def fresh_world(*, max_duration_ms: int = 10**12, max_session_traces: int = 1000
         trace_life_ms=RETENTION_MS,
     )
 
+    index = FakeSessionIndex(sessions, schedule)
+
     async def lose() -> None:
+        index.listed.clear()
+        index.users.clear()
         for content in (traces.states, sessions.sessions, schedule.entries, progress.offsets, progress.marks):
             content.clear()
         sessions.tombstones.clear()
 
     return World(
-        stores=Stores(traces=traces, sessions=sessions, schedule=schedule, progress=progress, lose=lose),
+        stores=Stores(traces=traces, sessions=sessions, schedule=schedule, progress=progress, index=index, lose=lose),
+        pricer=pricer or FlatPricer(),
     )
 
 
@@ -75,7 +86,20 @@ def lives(draw: st.DrawFn) -> Life:
 async def run(records: Sequence[Record], history: Sequence[Life]) -> World:
     world = fresh_world()
     await live_through(world, records, history, PARTITIONS)
+    await look_at_all(world, PARTITIONS)
+    assert_indexes_show_sessions(world)
     return world
+
+
+def assert_indexes_show_sessions(world: World) -> None:
+    """Every session that has traces is in the indexes as it stands, under its user, and nothing else is."""
+    index, sessions = world.stores.index, world.stores.sessions
+    assert isinstance(index, FakeSessionIndex)
+    assert isinstance(sessions, FakeSessionStore)
+    hashes = {ref: hash_fields(ref, session) for ref, session in sessions.sessions.items()}
+    expected = {ref: scores for ref, fields in hashes.items() if (scores := expected_scores(fields)) is not None}
+    assert index.listed == expected
+    assert set(index.users) == {(ref, hashes[ref].get("user_id", "")) for ref in expected}
 
 
 @seldom

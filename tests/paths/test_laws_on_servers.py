@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.adapters.redis.connections import Connections, connect
+from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.model import SessionRef
+from tests.indexes import assert_indexes_show_sessions
 from tests.oracle import comparable_hash, expected_sessions, flat_price
 from tests.paths.test_laws import ALL, PARTITIONS, lives
 from tests.paths.worlds import (
@@ -28,6 +30,7 @@ from tests.paths.worlds import (
     World,
     assert_equals_oracle,
     live_through,
+    look_at_all,
 )
 from tests.redis_servers import assert_every_key_lives_or_expires
 from tests.workloads import Record, Workload, oracle_input, workloads
@@ -57,6 +60,7 @@ def stores_on(connections: Connections, empty: Callable[[], object]) -> Stores:
         ),
         schedule=RedisSchedule(connections, KEYS),
         progress=RedisProgress(connections, KEYS),
+        index=RedisSessionIndex(connections, KEYS, retention_ms=RETENTION_MS),
         lose=lose,
     )
 
@@ -69,6 +73,7 @@ async def run(
     world = World(stores=stores_on(connections, empty))
     try:
         await live_through(world, workload.records, history, PARTITIONS)
+        await look_at_all(world, PARTITIONS)
     finally:
         await connections.close()
     return world
@@ -85,7 +90,8 @@ def assert_hashes_equal_oracle(client: Any, records: Sequence[Record]) -> None:
         fields: dict[str, str] = client.hgetall(keys.session)
         shown = {name: value for name, value in fields.items() if not name.startswith("_")}
         assert comparable_hash(shown) == expected.hash_fields
-        assert {name: int(value) for name, value in client.hgetall(keys.models).items()} == expected.models_hash
+        models = {name: int(value) for name, value in client.hgetall(keys.models).items()}
+        assert {name: value for name, value in expected.models_hash.items() if value or name in models} == models
 
 
 @on_one_server
@@ -100,6 +106,7 @@ def test_whatever_breaks_keys_and_summaries_are_the_oracles(
     assert_hashes_equal_oracle(client, workload.records)
     with redis.Redis.from_url(redis_url) as plain:
         assert_every_key_lives_or_expires(plain, indexed=True, settled=True)
+        assert_indexes_show_sessions(plain, KEYS)
     client.close()
 
 
@@ -117,4 +124,5 @@ def test_a_server_that_loses_everything_is_filled_again(redis_url: str, workload
     assert_hashes_equal_oracle(client, workload.records)
     with redis.Redis.from_url(redis_url) as plain:
         assert_every_key_lives_or_expires(plain, indexed=True, settled=True)
+        assert_indexes_show_sessions(plain, KEYS)
     client.close()

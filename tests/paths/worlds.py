@@ -14,20 +14,23 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from aggregator.adapters.redis.index import LOOK_EVERY_MS
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
 from aggregator.core.errors import StoreUnavailable
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition, SessionRef
+from aggregator.core.pricing import Pricer
+from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
-from aggregator.ports import Progress, Schedule, SessionStore, TraceStore
+from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, RejectLog, get_logger
 from tests.builders import BASE_MS, to_protobuf
 from tests.core.trees import FlatPricer
 from tests.fake_log import Crash, FakeDeadLetters, FakeLog, FakeSink, FakeSource, Faults, Faulty, ManualClock
-from tests.oracle import comparable_summary, expected_sessions, flat_price
+from tests.oracle import Price, comparable_summary, expected_sessions, flat_price
 from tests.summaries import check_summary
 from tests.workloads import Record, oracle_input
 
@@ -47,6 +50,7 @@ class Stores:
     sessions: SessionStore
     schedule: Schedule
     progress: Progress
+    index: SessionIndex
     lose: Callable[[], Awaitable[None]]
 
 
@@ -55,6 +59,7 @@ class World:
     """What is there whoever works."""
 
     stores: Stores
+    pricer: Pricer = field(default_factory=FlatPricer)
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
     max_consecutive_dead_letters: int = 1000
     log: FakeLog = field(init=False)
@@ -90,6 +95,13 @@ class Worker:
         source = faulty(self.source)
         progress = faulty(stores.progress)
         sessions, schedule = faulty(stores.sessions), faulty(stores.schedule)
+        self.indexing = Indexing(
+            index=faulty(stores.index),
+            limits=IndexLimits(batch_sessions=3, looks=4, caught_up=5, waiting=8),
+            clock=clock,
+            retrying=retrying,
+            metrics=metrics,
+        )
         self.metrics = metrics
         self.faults = faults
         self.progress = PartitionProgress(
@@ -106,9 +118,10 @@ class Worker:
             traces=faulty(stores.traces),
             sessions=sessions,
             schedule=schedule,
+            indexing=self.indexing,
             dead_letters=faulty(FakeDeadLetters(world.log)),
             progress=self.progress,
-            folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=FlatPricer()),
+            folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=world.pricer),
             conventions=Conventions(),
             encoding="auto",
             limits=IngestLimits(
@@ -130,6 +143,7 @@ class Worker:
             schedule=schedule,
             progress=progress,
             sink=faulty(world.sink),
+            indexing=self.indexing,
             limits=CloseLimits(shards=SHARDS, batch_sessions=3),
             clock=clock,
             retrying=retrying,
@@ -155,6 +169,7 @@ class Worker:
                 for partition in self._assigned
             )
             idle = idle + 1 if caught_up and not busy else 0
+            await self.indexing.round()
             for _ in range(20):
                 await asyncio.sleep(0)
         self.ingest.stop()
@@ -210,6 +225,15 @@ async def finish(world: World, partitions: int) -> None:
     await live(world, everything)
 
 
+async def look_at_all(world: World, partitions: int) -> None:
+    """Let the time pass in which each session in the indexes is looked at once more."""
+    worker = Worker(world, [Partition(TOPIC, number) for number in range(partitions)], {}, crash=False)
+    world.clock.time_ms += LOOK_EVERY_MS
+    worker.indexing.own(range(SHARDS))
+    for _ in range(30):
+        await worker.indexing.round()
+
+
 def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
     """The summary of each session that its consumers keep; on the way, law 5: one revision has one content."""
     contents: dict[tuple[str, str, str, int], bytes] = {}
@@ -225,12 +249,15 @@ def last_summaries(world: World) -> dict[SessionRef, dict[str, Any]]:
     return last
 
 
-def assert_equals_oracle(world: World, records: Sequence[Record], *, lost: bool = False) -> None:
+def assert_equals_oracle(
+    world: World, records: Sequence[Record], *, lost: bool = False, price: Price = flat_price
+) -> None:
     """The last summaries are what the oracle says, apart from empty ones of sessions that all traces have left.
 
     Where the stores have `lost` that such a session was ever published, nobody can tell that it is empty now.
+    `price` is that of the world's pricer.
     """
-    found = expected_sessions(oracle_input(records), price=flat_price)
+    found = expected_sessions(oracle_input(records), price=price)
     expected = {SessionRef(*ref): session for ref, session in found.items()}
     last = last_summaries(world)
     for ref, summary in last.items():

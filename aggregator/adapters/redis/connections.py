@@ -98,7 +98,7 @@ class GuardedRedis(SingleRedis):
     """
 
     def __init__(self, client: Redis, sentinel: Sentinel) -> None:
-        self._pool = cast(SentinelConnectionPool, client.connection_pool)  # as redis-py's `master_for` makes it
+        self._pool = cast(SentinelConnectionPool, client.connection_pool)
         self._sentinel = sentinel
         super().__init__(client, f"{self._pool.service_name} of the Sentinels {addresses(sentinel)}")
 

@@ -12,9 +12,15 @@
 | `agg:progress`                        | hash   | stays: one field per partition                 | progress_write.lua |
 | `agg:progress:<n>`                    | hash   | stays: one field per partition; on a Cluster   | as above           |
 | `agg:corrupt:<any of the others>`     | any    | `retention`: what could not be read            | set_aside.lua      |
+| `agg:index:<project>:<order>`         | zset   | an entry goes with its session; the key expires| index_write.lua    |
+| `agg:user:{<project>/<user id>}`      | zset   | likewise                                       | index_write.lua    |
+| `agg:indexed:<shard>`                 | zset   | likewise                                       | index_write.lua    |
+| `agg:projects`                        | zset   | likewise                                       | index_write.lua    |
 
-`agg` is the prefix.  Project and session id are percent-encoded, so that neither `/`, braces nor anything unprintable
-of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
+`agg` is the prefix.  Project, session and user id are percent-encoded, so that neither `/`, braces nor anything
+unprintable of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
+The life of the last four is renewed with each write, and whoever owns a shard writes its sessions anew every few
+minutes: such a key outlives the sessions in it by an hour or so.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from aggregator.core.errors import ConfigurationError, CorruptState
 from aggregator.core.model import Partition, SessionRef
-from aggregator.core.naming import decode_ref, encode_ref
+from aggregator.core.naming import decode_ref, encode_ref, percent_decode, percent_encode
 
 DEFAULT_PREFIX: Final = "agg"
 _WITNESSES: Final = 16
@@ -55,9 +61,13 @@ class Keys:
         self.closing_shards: Final = closing_shards
         self.watermarks: Final = f"{prefix}:watermarks"
         self.progress: Final = f"{prefix}:progress"
+        self.projects: Final = f"{prefix}:projects"
         self._session_head: Final = f"{prefix}:session:{{"
         self._trace_head: Final = f"{prefix}:trace:{{"
         self._due_head: Final = f"{prefix}:due:"
+        self._index_head: Final = f"{prefix}:index:"
+        self._user_head: Final = f"{prefix}:user:{{"
+        self._indexed_head: Final = f"{prefix}:indexed:"
         self._sessions: dict[SessionRef, SessionKeys] = {}  # as they were made; emptied when it is full
 
     def session(self, ref: SessionRef) -> SessionKeys:
@@ -96,7 +106,11 @@ class Keys:
 
     def shard(self, ref: SessionRef) -> int:
         """Which shard of the deadline index a session is in; the same in every process and version."""
-        return crc32(encode_ref(ref).encode()) % self.closing_shards
+        return self.shard_of(encode_ref(ref))
+
+    def shard_of(self, encoded: str) -> int:
+        """The same of a session's `encoded` name."""
+        return crc32(encoded.encode()) % self.closing_shards
 
     def witnesses(self) -> tuple[str, ...]:
         """The keys of the witnesses of `progress`: one in each of `_WITNESSES` equal parts of the slots.
@@ -114,3 +128,67 @@ class Keys:
     def partition_field(self, partition: Partition) -> str:
         """The field of a partition in `watermarks` and `progress`."""
         return f"{partition.topic}/{partition.number}"
+
+    # the indexes
+
+    def encoded(self, ref: SessionRef) -> str:
+        """`<project>/<session id>` as in keys, which are remembered."""
+        return self.session(ref).session[len(self._session_head) : -1]
+
+    def index(self, project: str, order: str) -> str:
+        """The key of one order of a project's sessions."""
+        return self.encoded_index(percent_encode(project), order)
+
+    def encoded_index(self, project: str, order: str) -> str:
+        """The same for a project that is encoded already."""
+        return f"{self._index_head}{project}:{order}"
+
+    def user(self, project: str, user_id: str) -> str:
+        """The key of one user's sessions."""
+        return self.encoded_user(percent_encode(project), percent_encode(user_id))
+
+    def encoded_user(self, project: str, user_id: str) -> str:
+        """The same for what is encoded already."""
+        return f"{self._user_head}{project}/{user_id}}}"
+
+    def indexed(self, shard: int) -> str:
+        """The key that says of one shard's sessions under which user they are in the indexes."""
+        return f"{self._indexed_head}{shard}"
+
+    def indexed_member(self, ref: SessionRef, user_id: str) -> str:
+        """A session with the user under which it is in the indexes."""
+        return f"{encode_ref(ref)}/{percent_encode(user_id)}"
+
+    def indexed_ref(self, shard: int, member: bytes) -> tuple[SessionRef, str]:
+        """Undo `indexed_member`; `CorruptState` where this program did not write it."""
+        session, _, user_id = member.decode(errors="replace").rpartition("/")
+        try:
+            return decode_ref(session), percent_decode(user_id)
+        except ValueError as error:
+            raise CorruptState(f"{self.indexed(shard)} holds {member!r}, which names no session: {error}") from error
+
+    def session_ref(self, key: bytes) -> SessionRef | None:
+        """The session whose hash has this key; None for any other key."""
+        text = key.decode(errors="replace")
+        if not (text.startswith(self._session_head) and text.endswith("}")):
+            return None
+        try:
+            return decode_ref(text[len(self._session_head) : -1])
+        except ValueError:
+            return None
+
+    def index_place(self, key: bytes) -> tuple[str, str] | None:
+        """Project and order of a key that `index` made; None for any other key."""
+        text = key.decode(errors="replace")
+        project, _, order = text[len(self._index_head) :].rpartition(":")
+        if not (text.startswith(self._index_head) and project and order):
+            return None
+        return percent_decode(project), order
+
+    def user_place(self, key: bytes) -> tuple[str, str] | None:
+        """Project and user of a key that `user` made; None for any other key."""
+        text = key.decode(errors="replace")
+        project, slash, user_id = text[len(self._user_head) : -1].partition("/")
+        if not (text.startswith(self._user_head) and text.endswith("}") and slash):
+            return None
+        return percent_decode(project), percent_decode(user_id)

@@ -82,6 +82,9 @@ SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
 PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
+INDEX_READ: Final = Script("index_read", items_per_call=250)
+INDEX_WRITE: Final = Script("index_write", items_per_call=10)
+INDEX_WRITE_ONE: Final = Script("index_write", items_per_call=200)  # for items of a single member
 PROGRESS_WITNESS: Final = Script("progress_witness", items_per_call=250)
 SET_ASIDE: Final = Script("set_aside", items_per_call=100)
 ALL_SCRIPTS: Final = (
@@ -91,6 +94,8 @@ ALL_SCRIPTS: Final = (
     SESSION_SETTLE,
     SCHEDULE_MOVE,
     PROGRESS_WRITE,
+    INDEX_READ,
+    INDEX_WRITE,
     PROGRESS_WITNESS,
     SET_ASIDE,
 )

@@ -1,0 +1,1 @@
+"""`session-aggregator sessions …`: looking at sessions from a terminal."""

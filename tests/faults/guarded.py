@@ -1,0 +1,71 @@
+"""A master and its replica under Sentinels: which of the two is the master, workers learn from these alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis
+
+from aggregator.embedded.process import LOCALHOST
+from tests.faults.catalogue import fault
+from tests.faults.deployment import Deployment
+from tests.faults.stores import IMPATIENT, Store
+from tests.faults.toxiproxy import Proxy
+from tests.redis_servers import Guard, RedisServer, redis_servers_available
+
+
+class Guarded(Store):
+    """Reached without proxies, since Sentinels tell the servers' own addresses."""
+
+    cluster = False
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(host=LOCALHOST, port=self.guard.master.port, protocol=2, **IMPATIENT)
+
+    def url_from(self, seat: int) -> str:
+        return self.guard.url
+
+    def ways(self, seat: int) -> list[Proxy]:
+        return []
+
+    def masters(self) -> list[RedisServer]:
+        return [self.guard.master]
+
+    async def fail_over(self, *, behind_s: float) -> None:
+        """Kill the master once its replica has missed the writes of so many seconds; the Sentinels do the rest."""
+        await asyncio.to_thread(self.guard.wait_for_replica)
+        self.guard.stop_replication()
+        await asyncio.sleep(behind_s)
+        await asyncio.to_thread(self.guard.kill_master)
+
+
+@asynccontextmanager
+async def guarded() -> AsyncIterator[Guarded]:
+    """Start two servers and three Sentinels; at the end remove all."""
+    program = next(iter(redis_servers_available().values()))
+    guard = await asyncio.to_thread(Guard, program, "--repl-diskless-sync-delay", "0", sentinels=3)
+    try:
+        yield Guarded(guard)
+    finally:
+        guard.remove()
+
+
+_NAME = "Sentinels fail over to a replica that misses the last writes"
+
+
+@fault(_NAME, "redis", "partitions are read again from where the replica had come", forgets=True, store="guarded")
+async def sentinels_fail_over(deployment: Deployment) -> None:
+    """The replica has missed up to a second; workers ask the Sentinels who is the master."""
+    store = deployment.store
+    assert isinstance(store, Guarded)
+    await store.fail_over(behind_s=deployment.dice.uniform(0.2, 1))
+    since_s = time.monotonic()
+    deployment.look_again()
+    await deployment.resumed(_NAME, since_s)
+    await deployment.caught_up(_NAME, since_s)

@@ -1,0 +1,62 @@
+"""A hundred thousand sessions on one Redis, made once for all tests here."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.keys import Keys
+from tests.client.conftest import allow_reader
+from tests.client.sessions import fill, puts
+from tests.contract.builders import T0_MS
+from tests.contract.conftest import redis_stores
+from tests.indexes import Hashes, session_hashes
+from tests.redis_servers import RedisServer, redis_servers_available
+
+MANY: Final = 100_000
+KEYS: Final = Keys()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Many:
+    """Where they are, for a user who may only read, and what their hashes say."""
+
+    url: str
+    plain: Any
+    hashes: Hashes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder are heavy."""
+    for item in items:
+        if "tests/heavy/" in item.path.as_posix():
+            item.add_marker(pytest.mark.heavy)
+
+
+@pytest.fixture(scope="session")
+def many() -> Iterator[Many]:
+    """Of three projects, `demo` with nine in ten."""
+    server = RedisServer(next(iter(redis_servers_available().values())))
+
+    async def make() -> None:
+        connections = connect(server.url, socket_timeout_s=60)
+        projects = ["demo"] * 18 + ["shop/eu {1}", "größe"]
+        with server.client() as plain:
+            stores = redis_stores(connections, plain, KEYS)
+            await fill(stores, list(puts(MANY, projects=projects)), now_ms=T0_MS, closed_share=0.9)
+        await connections.close()
+
+    try:
+        asyncio.run(make())
+        with server.client() as plain:
+            made = Many(url=allow_reader(server), plain=plain, hashes=session_hashes(plain))
+            gc.freeze()  # else each collection would walk over what a server does not hold
+            yield made
+    finally:
+        server.remove()
