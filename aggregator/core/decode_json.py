@@ -164,6 +164,8 @@ def _double(value: object) -> float:
 
 
 def _is_error(code: object) -> bool:
+    if isinstance(code, float) and code.is_integer():
+        code = int(code)
     if code is None or (isinstance(code, int | str) and not isinstance(code, bool)):
         return code in _STATUS_ERROR
     raise _wrong("code", code, "a status code")

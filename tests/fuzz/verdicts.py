@@ -28,7 +28,7 @@ _RESOURCE_KEYS: Final = {key.decode() for key in RESOURCE_KEYS}
 
 
 class LenientReadingError(Exception):
-    """The document says something in a way that OTLP does not give, which is read all the same, or dropped alone."""
+    """The document says something in a way that OTLP does not give, and which the two do not take alike."""
 
 
 def check_protobuf(data: bytes) -> None:
@@ -139,6 +139,8 @@ def _number(value: Any) -> Any:
 
 
 def _code(value: Any) -> Any:
+    if isinstance(value, float) and not value.is_integer():
+        raise LenientReadingError(str(value))  # the official parser cuts it off, we refuse it
     if isinstance(value, str) and not value.startswith("STATUS_CODE_"):
         return 0  # an unknown name is no error
     if isinstance(value, int) and not isinstance(value, bool) and value not in range(3):
