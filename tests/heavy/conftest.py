@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.heavy)
 
 
+def in_a_thread(work: Coroutine[object, object, None]) -> None:
+    """Playwright keeps a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
 @pytest.fixture(scope="session")
 def many() -> Iterator[Many]:
     """Of three projects, `demo` with nine in ten."""
@@ -53,7 +60,7 @@ def many() -> Iterator[Many]:
         await connections.close()
 
     try:
-        asyncio.run(make())
+        in_a_thread(make())
         with server.client() as plain:
             made = Many(url=allow_reader(server), plain=plain, hashes=session_hashes(plain))
             gc.freeze()  # else each collection would walk over what a server does not hold

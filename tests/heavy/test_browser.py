@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from aggregator.adapters.redis.connections import connect
 from aggregator.core.model import SessionRef
 from tests.contract.conftest import redis_stores
-from tests.heavy.conftest import Many
+from tests.heavy.conftest import Many, in_a_thread
 from tests.redis_servers import RedisServer, redis_servers_available
 from tests.web.shop import KEYS, add_trace, stock, web
 
@@ -36,12 +34,6 @@ AXE_PATHS: Final = (
 )
 
 pytestmark = [pytest.mark.timeout(300)]
-
-
-def in_a_thread(work: Coroutine[object, object, None]) -> None:
-    """Playwright keeps a loop running in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result()
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.heavy.conftest import in_a_thread
 from tests.redis_servers import RedisServer, redis_servers_available
 from tests.web.shop import stock, web
 
@@ -18,7 +18,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     """The stream of changes has no end and is left out; it is tested for itself."""
     server = RedisServer(next(iter(redis_servers_available().values())))
     try:
-        asyncio.run(stock(server.url))
+        in_a_thread(stock(server.url))
         with web(server.url) as at:
             ended = subprocess.run(
                 [
