@@ -165,7 +165,7 @@ class _Worker:
         schedule = RedisSchedule(self._redis, keys, corrupt)
         progress = RedisProgress(self._redis, keys, corrupt)
         self._indexing = indexing = Indexing(
-            index=RedisSessionIndex(self._redis, keys, retention_ms=_ms(session.retention_s)),
+            index=RedisSessionIndex(self._redis, keys, retention_ms=_ms(session.retention_s), corrupt=corrupt),
             limits=IndexLimits(enabled=settings.index.enabled),
             clock=clock,
             retrying=retrying,

@@ -52,6 +52,7 @@ class CorruptKind(StrEnum):
     DUE = "due"
     PROGRESS = "progress"
     WATERMARKS = "watermarks"
+    INDEX = "index"
 
 
 class StartReason(StrEnum):

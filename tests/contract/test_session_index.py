@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from aggregator.adapters.redis.index import LOOK_EVERY_MS, RedisSessionIndex
 from aggregator.adapters.redis.reindex import reindex
-from aggregator.core.errors import CorruptState
 from aggregator.core.model import SessionRef
 from aggregator.ports import IndexOrder, LookedAt, SessionPut
 from tests.contract.builders import T0_MS, T0_US, gone, ref, trace_put
@@ -213,9 +210,29 @@ async def test_a_session_that_comes_back_while_it_is_taken_out_is_put_back(store
 
 
 @on_servers
-async def test_a_hash_of_another_make_is_named(stores: Stores) -> None:
+async def test_a_hash_that_cannot_be_read_is_in_no_index_and_keeps_no_other_one_out(stores: Stores) -> None:
+    await put(stores, ref("s-2"))
     key = stores.keys.session(ref()).session
     stores.client.hset(key, mapping={"status": "open", "trace_count": "many"})
-    with pytest.raises(CorruptState, match=re.escape("agg:session:{demo/s-1}")):
-        await stores.index.write([ref()], now_ms=T0_MS)
+    await stores.index.write([ref(), ref("s-2")], now_ms=T0_MS)
+    recent = stores.keys.index("demo", IndexOrder.RECENT)
+    assert stores.client.zrange(recent, 0, -1) == [b"s-2"]
     stores.client.delete(key)
+
+
+@on_servers
+async def test_an_index_of_another_type_is_set_aside_and_made_anew(stores: Stores) -> None:
+    await put(stores, ref())
+    await stores.index.write([ref()], now_ms=T0_MS)
+    for key in (
+        stores.keys.index("demo", IndexOrder.RECENT),
+        stores.keys.indexed(stores.keys.shard(ref())),
+        stores.keys.projects,
+    ):
+        stores.client.delete(key)
+        stores.client.lpush(key, "x")
+        await stores.index.write([ref()], now_ms=T0_MS)
+        assert stores.client.type(key) == b"zset"
+        assert stores.client.pttl(stores.keys.corrupt(key)) > 0
+        stores.client.delete(stores.keys.corrupt(key))
+    assert_whole(stores)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
+from aggregator.adapters.redis.corrupt import CorruptKeys
 from aggregator.adapters.redis.keys import Keys
-from aggregator.adapters.redis.scripts import INDEX_READ, INDEX_WRITE, INDEX_WRITE_ONE, Body, pack
+from aggregator.adapters.redis.scripts import INDEX_READ, INDEX_WRITE, INDEX_WRITE_ONE, Body, Script, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.model import SessionRef
 from aggregator.core.naming import percent_encode
 from aggregator.ports import IndexOrder, LookedAt
+from aggregator.telemetry import CorruptKind
 
 LOOK_EVERY_MS: Final = 120_000
 """What got into the indexes wrongly, or out of them, stays so for this long."""
@@ -46,7 +49,7 @@ class _Change:
 
     def __init__(self) -> None:
         self.additions: list[bytes | str | int] = []  # scores and members in turn
-        self.removals: list[str] = []
+        self.removals: list[str | bytes] = []
 
 
 class _Project:
@@ -72,9 +75,13 @@ class _Changes(dict[str, _Change]):
 class RedisSessionIndex:
     """`ports.SessionIndex`."""
 
-    def __init__(self, connections: Connections, keys: Keys, *, retention_ms: int) -> None:
+    def __init__(
+        self, connections: Connections, keys: Keys, *, retention_ms: int, corrupt: CorruptKeys | None = None
+    ) -> None:
+        """What can't be read of the indexes goes to `corrupt`; a session that can't be read is not in them."""
         self._connections = connections
         self._keys = keys
+        self._corrupt = corrupt or CorruptKeys(connections, keys)
         self._life_ms = retention_ms + _LIFE_MORE_MS
 
     async def write(self, refs: Sequence[SessionRef], *, now_ms: int) -> None:
@@ -165,7 +172,14 @@ class RedisSessionIndex:
                 (one if pairs == 1 else many).append((key, body))
         for script, items in ((INDEX_WRITE, many), (INDEX_WRITE_ONE, one)):
             if items:
-                await self._connections.call(script, Items([(key,) for key, _ in items], [body for _, body in items]))
+                await self._send(script, [(key,) for key, _ in items], [body for _, body in items])
+
+    async def _send(self, script: Script, names: Sequence[tuple[str]], bodies: Sequence[Body]) -> None:
+        async def ask(indexes: Sequence[int]) -> list[Any]:
+            items = Items([names[index] for index in indexes], [bodies[index] for index in indexes])
+            return await self._connections.call(script, items, corrupt_too=True)
+
+        await self._corrupt.repaired(CorruptKind.INDEX, names, ask)
 
     async def users(self, refs: Sequence[SessionRef]) -> list[str | None]:
         """The user that each session shows ("" for none); None where it is not to be in the indexes."""
@@ -173,47 +187,63 @@ class RedisSessionIndex:
 
     async def _read(self, refs: Sequence[SessionRef]) -> list[_Standing | None]:
         names = [(self._keys.session(ref).session,) for ref in refs]
-        replies = await self._connections.call(INDEX_READ, Items(names, [(pack(name),) for (name,) in names]))
-        return [_standing(name, reply) for (name,), reply in zip(names, replies, strict=True)]
+        items = Items(names, [(pack(name),) for (name,) in names])
+        return [_standing(reply) for reply in await self._connections.call(INDEX_READ, items, corrupt_too=True)]
 
     async def due(self, shards: Sequence[int], *, now_ms: int, limit: int) -> Sequence[LookedAt]:
         """See `ports.SessionIndex`; projects that nothing was written of for the life of a key are forgotten too."""
         keys = self._keys
         share = -(-limit // max(1, len(shards)))
-        replies = await self._connections.commands(
-            [
-                Command(keys.projects, ("ZREMRANGEBYSCORE", keys.projects, "-inf", now_ms - self._life_ms)),
-                *(
-                    Command(key, ("ZRANGE", key, "-inf", now_ms, "BYSCORE", "LIMIT", 0, share))
-                    for key in map(keys.indexed, shards)
-                ),
-            ]
-        )
-        return [
-            LookedAt(*keys.indexed_ref(shard, member))
-            for shard, members in zip(shards, replies[1:], strict=True)
-            for member in members
+        wanted = [
+            Command(keys.projects, ("ZREMRANGEBYSCORE", keys.projects, "-inf", now_ms - self._life_ms)),
+            *(
+                Command(key, ("ZRANGE", key, "-inf", now_ms, "BYSCORE", "LIMIT", 0, share))
+                for key in map(keys.indexed, shards)
+            ),
         ]
+
+        async def ask(indexes: Sequence[int]) -> list[Any]:
+            return await self._connections.commands([wanted[index] for index in indexes], corrupt_too=True)
+
+        replies = await self._corrupt.repaired(CorruptKind.INDEX, [(command.key,) for command in wanted], ask)
+        found: list[LookedAt] = []
+        strange = _Changes()
+        for shard, members in zip(shards, replies[1:], strict=True):
+            for member in members:
+                try:
+                    found.append(LookedAt(*keys.indexed_ref(shard, member)))
+                except CorruptState as error:
+                    self._corrupt.report(CorruptKind.INDEX, keys.indexed(shard), error)
+                    strange[keys.indexed(shard)].removals.append(member)
+        await self._apply(strange)
+        return found
 
     async def open_sessions(self, shard: int) -> Sequence[SessionRef]:
         """See `ports.SessionIndex`: what the deadline index holds."""
         key = self._keys.due(shard)
-        (members,) = await self._connections.commands([Command(key, ("ZRANGE", key, 0, -1))])
-        return [self._keys.due_ref(shard, member) for member in members]
+        (members,) = await self._connections.commands([Command(key, ("ZRANGE", key, 0, -1))], corrupt_too=True)
+        refs: list[SessionRef] = []
+        for member in () if isinstance(members, CorruptState) else members:
+            with suppress(CorruptState):  # the read path reports what can't be read there, and takes it away
+                refs.append(self._keys.due_ref(shard, member))
+        return refs
 
 
-def _standing(key: str, reply: Any) -> _Standing | None:
-    if not reply:
+def _standing(reply: Any) -> _Standing | None:
+    """What a session shows; nothing where it can't be read, which the paths report when they meet it."""
+    if not reply or isinstance(reply, CorruptState):
         return None
     try:
         ends_in_ms, traces, ended_at, last_activity_ms, duration_ms, tokens, cost, errors, user_id = reply
         if int(traces) <= 0:  # left by all its traces, which only its next summary has still to say
             return None
         ended_ms = time_ms(ended_at.decode()) if ended_at else int(last_activity_ms)
+        for number in (duration_ms or b"0", tokens, cost, errors):
+            float(number)  # what is none would spoil the call that it goes with
         scores = (ended_ms, duration_ms or b"0", tokens, cost, errors, traces)
         return _Standing(user_id.decode() if user_id else "", scores, ends_in_ms)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CorruptState(f"{key} can't be read: {error}") from error
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def time_ms(text: str) -> int:

@@ -86,8 +86,10 @@ class Keys:
         return f"{self._trace_head}{trace_id.hex()}}}"
 
     def corrupt(self, key: str) -> str:
-        """Where a key goes whose value can't be read: on a Cluster in the same slot, where it has a hash tag."""
-        return f"{self.prefix}:corrupt{key.removeprefix(self.prefix)}"
+        """Where a key goes whose value can't be read: on a Cluster into the same slot, so a key without tag is one."""
+        if "{" in key:
+            return f"{self.prefix}:corrupt{key.removeprefix(self.prefix)}"
+        return f"{self.prefix}:corrupt:{{{key}}}"
 
     def due(self, shard: int) -> str:
         """The key of one shard of the deadline index."""
