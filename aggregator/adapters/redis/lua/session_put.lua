@@ -700,9 +700,9 @@ local function enter(state, new)
     return NONE
   end
   if state[STATUS] == CLOSED then
+    call('PERSIST', models_key)  -- first: the other two were read, so they are here
     call('PERSIST', session_key)
     call('PERSIST', traces_key)
-    call('PERSIST', models_key)
   end
   state[STATUS], state[SINCE], state[REASON] = OPEN, least_ms, 0
   return REOPENED
