@@ -2,7 +2,7 @@
 
 The indexes are derived from the session hashes, and written beside the two paths rather than by them: once a second
 for each session that a put or a settle has touched, many at a time.  In a backlog, where that would take more than its
-share of the worker, less often, so that what a session goes through meanwhile is written once.
+share of the worker, every half minute, so that what a session goes through meanwhile is written once.
 What a crash keeps from being written is caught up.  A session whose entry in the deadline index is still there is read
 again by whoever owns its shard, after each rebalance; and the read path writes a session here before it takes that
 entry away.  Beside that each session in the indexes is looked at every few minutes, which also finds those that
@@ -24,8 +24,7 @@ from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, Stage
 
 _PERIOD_S: Final = 1.0  # how far the indexes may be behind, and how often a session is written at most
-_BUSY_SHARE: Final = 1 / 20  # of the time is spent writing at most
-_LONGEST_PERIOD_S: Final = 10.0
+_BACKLOG_PERIOD_S: Final = 30.0  # while the log is behind by more than a batch: what is shown is old anyway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +57,7 @@ class Indexing:
         self._unread: dict[int, None] = {}  # own shards whose open sessions are still to be read again
         self._catching_up: deque[SessionRef] = deque()
         self._stopping = asyncio.Event()
+        self._behind = False
 
     # what the two paths tell
 
@@ -68,6 +68,10 @@ class Indexing:
         self._touched.update(dict.fromkeys(refs))
         if len(self._touched) > self._limits.waiting:
             await self._write_touched()
+
+    def backlog(self, behind: bool) -> None:
+        """Whether much of the log is still to be read."""
+        self._behind = behind
 
     async def write(self, refs: Sequence[SessionRef]) -> None:
         """Write these now; raises `TransientError` as the index does."""
@@ -90,12 +94,14 @@ class Indexing:
     # the task
 
     async def run(self) -> None:
-        """Write what was touched once a second until `stop`, then what is left of it."""
+        """Write what was touched once a second until `stop`, in a backlog less often; then what is left of it."""
+        written_s = self._clock.monotonic_s()
         while not self._stopping.is_set():
             started_s = self._clock.monotonic_s()
-            await self.round()
-            spent_s = self._clock.monotonic_s() - started_s
-            await self._rest(min(max(_PERIOD_S, spent_s / _BUSY_SHARE), _LONGEST_PERIOD_S) - spent_s)
+            if not self._behind or started_s - written_s >= _BACKLOG_PERIOD_S:
+                written_s = started_s
+                await self.round()
+            await self._rest(_PERIOD_S - (self._clock.monotonic_s() - started_s))
         await self._write_touched()
 
     def stop(self) -> None:

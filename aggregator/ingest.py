@@ -294,6 +294,8 @@ class Ingest:
                 batch.last_log_ms,
                 confirm=partial(self._confirm, failures),
             )
+        left = sum(head.end_offset - batch.positions.get(one, head.end_offset) for one, head in batch.heads.items())
+        self._indexing.backlog(left > self._limits.max_batch_records)
         if lost:
             await self._store_again()
             self._folder.forget()

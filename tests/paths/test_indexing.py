@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from aggregator import index as index_module
 from aggregator.core.model import Partition, SessionRef
 from aggregator.index import Indexing, IndexLimits
 from aggregator.retry import Retrying
@@ -128,6 +129,38 @@ async def test_too_many_that_wait_are_written_at_once() -> None:
     assert calls == []
     await indexing.touched([SessionRef("p", "7")])
     assert calls == [3, 3, 2]
+
+
+async def test_in_a_backlog_they_are_written_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_PERIOD_S", 0.01)
+    world, worker, tasks = await applied(LEFT, RIGHT)
+    await end(tasks)
+    worker.indexing.backlog(behind=True)
+    running = asyncio.create_task(worker.indexing.run())
+    await asyncio.sleep(0.1)
+    assert shown(world).listed == {}
+    world.clock.time_ms += 30_000
+    await asyncio.sleep(0.1)
+    assert set(shown(world).listed) == {S}
+    worker.indexing.stop()
+    await running
+
+
+async def test_whether_there_is_a_backlog_is_what_the_log_says() -> None:
+    world = fresh_world()
+    world.clock.time_ms = BASE_MS
+    world.write([], partitions=2)
+    for number in range(1, 12):
+        turn(world, LEFT, number)
+    told: list[bool] = []
+    worker = Worker(world, [LEFT, RIGHT], {}, crash=True)
+    worker.indexing.backlog = told.append  # type: ignore[method-assign, assignment]
+    await worker.ingest.on_assigned([LEFT, RIGHT])
+    tasks = [asyncio.create_task(worker.ingest.read()), asyncio.create_task(worker.ingest.apply())]
+    await settle_down()
+    assert told[0] is True  # eight are left, and a batch is three
+    assert told[-1] is False
+    await end(tasks)
 
 
 async def test_what_is_left_is_written_at_the_end() -> None:
