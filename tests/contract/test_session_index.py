@@ -210,14 +210,19 @@ async def test_a_session_that_comes_back_while_it_is_taken_out_is_put_back(store
 
 
 @on_servers
-async def test_a_hash_that_cannot_be_read_is_in_no_index_and_keeps_no_other_one_out(stores: Stores) -> None:
+@pytest.mark.parametrize("broken", [{"trace_count": "many"}, {"total_tokens": "nan"}, {"cost_nano_usd": "1e999"}])
+async def test_a_hash_that_cannot_be_read_is_in_no_index_and_keeps_no_other_one_out(
+    stores: Stores, broken: dict[str, str]
+) -> None:
     await put(stores, ref("s-2"))
+    await put(stores, ref())
     key = stores.keys.session(ref()).session
-    stores.client.hset(key, mapping={"status": "open", "trace_count": "many"})
+    stores.client.hset(key, mapping=broken)
     await stores.index.write([ref(), ref("s-2")], now_ms=T0_MS)
     recent = stores.keys.index("demo", IndexOrder.RECENT)
     assert stores.client.zrange(recent, 0, -1) == [b"s-2"]
-    stores.client.delete(key)
+    assert not list(stores.client.scan_iter("agg:corrupt:*"))
+    stores.client.delete(*stores.keys.session(ref()))
 
 
 @on_servers

@@ -169,7 +169,8 @@ class Worker:
                 for partition in self._assigned
             )
             idle = idle + 1 if caught_up and not busy else 0
-            await self.indexing.round()
+            if not busy:
+                await self.indexing.round()
             for _ in range(20):
                 await asyncio.sleep(0)
         self.ingest.stop()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
@@ -238,8 +239,8 @@ def _standing(reply: Any) -> _Standing | None:
         if int(traces) <= 0:  # left by all its traces, which only its next summary has still to say
             return None
         ended_ms = time_ms(ended_at.decode()) if ended_at else int(last_activity_ms)
-        for number in (duration_ms or b"0", tokens, cost, errors):
-            float(number)  # what is none would spoil the call that it goes with
+        if not all(isfinite(float(number)) for number in (duration_ms or b"0", tokens, cost, errors)):
+            return None  # Redis would refuse it, and with it the others of the call
         scores = (ended_ms, duration_ms or b"0", tokens, cost, errors, traces)
         return _Standing(user_id.decode() if user_id else "", scores, ends_in_ms)
     except (ValueError, TypeError, AttributeError):
