@@ -31,6 +31,7 @@ from aggregator.core.model import NO_CLAIM, NO_COST, SessionRef, Span
 _FORMAT: Final = 4
 _VERSION_SHIFT: Final = 32
 _MAX_REPLACEMENTS: Final = 2**32 - 1
+_LONGEST_STAMP: Final = 7 + 1 + 10 + 1 + 8  # a million spans, _MAX_REPLACEMENTS and the checksum
 MAX_TRACE_SPANS: Final = 1_000_000
 """Above this a version would leave the exact range of a double."""
 _MAX_FORMER: Final = 16
@@ -287,7 +288,7 @@ def stamped_version(stamp: bytes) -> int:
     if not stamp:
         return 0
     spans, replacements, checksum = stamp.split(b".")
-    if len(checksum) != 8:
+    if len(checksum) != 8 or len(stamp) > _LONGEST_STAMP:  # compiled code takes no number of more than 64 bits
         raise ValueError(f"not a stamp: {stamp!r}")
     return (int(spans) << _VERSION_SHIFT) + int(replacements)
 
