@@ -104,7 +104,9 @@ def test_equal_stamps_mean_equal_states(content: list[Span], other: list[Span]) 
     assert (stamped(one) == stamped(two)) == (encode_state(one) == encode_state(two))
 
 
-@pytest.mark.parametrize("text", [b"7", b"1.2", b"1.2.abc", b"a.2.00000000", b"1.2.00000000.4"])
+@pytest.mark.parametrize(
+    "text", [b"7", b"1.2", b"1.2.abc", b"a.2.00000000", b"1.2.00000000.4", b"9" * 30 + b".0.00000000"]
+)
 def test_what_is_no_stamp_names_no_version(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         stamped_version(text)
