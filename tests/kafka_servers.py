@@ -40,7 +40,6 @@ controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listeners=CONTROLLER://{host}:{controller_port},{listening}
-advertised.listeners={advertised}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 log.dirs={directory}/logs
 auto.create.topics.enable=false
@@ -142,17 +141,15 @@ class KafkaProcess:
         cluster_id: str,
         *,
         ports: Mapping[str, int],
-        advertised: Mapping[str, int] = MappingProxyType({}),
         node_id: int = 1,
         controllers: Sequence[int],
         timeout_s: float,
     ) -> None:
         """Write its settings and format its storage.
 
-        `ports` are those of its listeners by name, one of them `PLAINTEXT`; `advertised` those that clients are told
-        instead.  `controllers` are the controller ports of all nodes, which are numbered from 1.
+        `ports` are those of its listeners by name, one of them `PLAINTEXT`.  `controllers` are the controller ports of
+        all nodes, which are numbered from 1.
         """
-        told = {**ports, **advertised}
         self._settings.write_text(
             _SETTINGS.format(
                 host=LOCALHOST,
@@ -160,7 +157,6 @@ class KafkaProcess:
                 voters=",".join(f"{number}@{LOCALHOST}:{port}" for number, port in enumerate(controllers, 1)),
                 controller_port=controllers[node_id - 1],
                 listening=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in ports.items()),
-                advertised=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in told.items()),
                 protocols=",".join(f"{name}:PLAINTEXT" for name in ports),
                 directory=self._directory / str(ports["PLAINTEXT"]),
                 copies=len(controllers),

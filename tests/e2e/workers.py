@@ -30,11 +30,13 @@ class Answer(NamedTuple):
 class Command:
     """`python -m aggregator …` as a process, with all that it writes in a file."""
 
+    module = "aggregator"
+
     def __init__(self, arguments: Sequence[str], environment: dict[str, str], log_path: Path) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AGGREGATOR_")}
         self.child = ChildProcess(
             log_path.stem,
-            [sys.executable, "-m", "aggregator", *arguments],
+            [sys.executable, "-m", self.module, *arguments],
             log_path=log_path,
             environment=clean | {"PYTHONUNBUFFERED": "1"} | environment,
         )

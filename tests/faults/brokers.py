@@ -1,7 +1,6 @@
 """Apache Kafka that can be broken: nodes that are killed, stopped and started again on their data.
 
-Besides the listener of the test itself each node has one listener per seat of a worker, and tells clients of that
-listener the port of a proxy: so the way between one worker and the brokers can be cut for that worker alone.
+Each worker reaches each node through a proxy of its own (`worker.py`), so its way can be cut for that worker alone.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _START_TIMEOUT_S: Final = 60.0
 
 
 class Node:
-    """One node, with the proxies of its listeners, by seat."""
+    """One node, with the proxies of the seats of workers."""
 
     def __init__(self, number: int, process: KafkaProcess, port: int, proxies: list[Proxy]) -> None:
         self.number = number
@@ -118,19 +117,18 @@ async def kafka(proxies: Toxiproxy, directory: Path, *, nodes: int = 1, seats: i
     for number in range(1, nodes + 1):
         own = directory / f"kafka-{number}"
         await asyncio.to_thread(own.mkdir, parents=True)
-        ports = {"PLAINTEXT": free_port()} | {f"SEAT{seat}": free_port() for seat in range(seats)}
-        ways = [await proxies.proxy(f"kafka-{number}-{seat}", ports[f"SEAT{seat}"]) for seat in range(seats)]
+        port = free_port()
+        ways = [await proxies.proxy(f"kafka-{number}-{seat}", port) for seat in range(seats)]
         process = KafkaProcess(jars, own)
         await asyncio.to_thread(
             process.format,
             cluster_id,
-            ports=ports,
-            advertised={f"SEAT{seat}": way.port for seat, way in enumerate(ways)},
+            ports={"PLAINTEXT": port},
             node_id=number,
             controllers=controllers,
             timeout_s=_START_TIMEOUT_S,
         )
-        made.append(Node(number, process, ports["PLAINTEXT"], ways))
+        made.append(Node(number, process, port, ways))
     cluster = Kafka(made, cluster_id, f"Apache Kafka {version}")
     try:
         await cluster.whole([node.start() for node in made])

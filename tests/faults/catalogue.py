@@ -162,17 +162,7 @@ async def _worker_with_clock(deployment: Deployment, name: str, shift: str) -> N
     if seat is None:
         seat = deployment.seat_in_use()
         await deployment.workers_by_seat.pop(seat).terminate()
-    odd = _odd_clock(shift)
-    before = {name: os.environ.get(name) for name in odd}
-    os.environ.update(odd)  # a worker inherits it
-    try:
-        worker = deployment.start_worker(seat)
-    finally:
-        for variable, value in before.items():
-            if value is None:
-                del os.environ[variable]
-            else:
-                os.environ[variable] = value
+    worker = deployment.start_worker(seat, _odd_clock(shift))
     await worker.listening()
     await asyncio.sleep(deployment.dice.uniform(1, 3))
     since_s = time.monotonic()

@@ -1,8 +1,4 @@
-"""A Redis Cluster that can be broken, and what can happen to it.
-
-Each node tells the others and all clients the port of a proxy, so the network can be broken here too; but a proxy is
-everybody's, replication's as well.
-"""
+"""A Redis Cluster that can be broken, and what can happen to it."""
 
 from __future__ import annotations
 
@@ -10,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any, Final
 
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
 from aggregator.embedded.process import LOCALHOST
+from tests.faults.brokers import SEATS
 from tests.faults.stores import Store
 from tests.faults.toxiproxy import Proxy, Toxiproxy
 from tests.redis_servers import Cluster, RedisServer, redis_servers_available
@@ -29,9 +27,9 @@ class Clustered(Store):
 
     cluster = True
 
-    def __init__(self, cluster: Cluster, ways: dict[int, Proxy]) -> None:
+    def __init__(self, cluster: Cluster, ways: list[list[Proxy]]) -> None:
         self._cluster = cluster
-        self._ways = ways  # by the port of the node
+        self._ways = ways  # by seat, to every node
 
     def client(self) -> RedisCluster:
         return RedisCluster(host=LOCALHOST, port=self.masters()[0].port, protocol=2, socket_timeout=2)
@@ -40,11 +38,8 @@ class Clustered(Store):
     def url(self) -> str:
         return self._cluster.url  # without a question: it may hang just now
 
-    def url_from(self, seat: int) -> str:
-        return f"redis://{next(iter(self._ways.values())).address}/0"
-
     def ways(self, seat: int) -> list[Proxy]:
-        return list(self._ways.values())
+        return self._ways[seat]
 
     def masters(self) -> list[RedisServer]:
         return [node for node in self._running() if _role(node) == "master"]
@@ -113,13 +108,6 @@ def _is_linked(node: RedisServer) -> bool:
         return bool(client.info("replication").get("master_link_status") == "up")
 
 
-def _ports(node: RedisServer) -> set[str]:
-    """The ports at which a node believes all nodes to be."""
-    with node.client() as client:
-        lines = client.execute_command("CLUSTER", "NODES").decode().splitlines()
-    return {line.split()[1].split("@")[0].rsplit(":", 1)[1] for line in lines}
-
-
 def _own_slots(client: Any) -> list[tuple[int, int]]:
     own = client.execute_command("CLUSTER", "MYID").decode()
     for line in client.execute_command("CLUSTER", "NODES").decode().splitlines():
@@ -131,21 +119,15 @@ def _own_slots(client: Any) -> list[tuple[int, int]]:
 
 
 @asynccontextmanager
-async def clustered(proxies: Toxiproxy) -> AsyncIterator[Clustered]:
+async def clustered(proxies: Toxiproxy, *, seats: int = SEATS) -> AsyncIterator[Clustered]:
     """Start a Cluster; at the end remove it."""
     program = next(iter(redis_servers_available().values()))
     cluster = await asyncio.to_thread(Cluster, program, replicas=True, node_timeout_ms=_NODE_TIMEOUT_MS)
-    ways: dict[int, Proxy] = {}
+    nodes = (*cluster.nodes, *cluster.replicas)
+    ways = [[await proxies.proxy(f"cluster-{seat}", node.port) for node in nodes] for seat in range(seats)]
     try:
-        for node in (*cluster.nodes, *cluster.replicas):
-            ways[node.port] = await proxies.proxy("cluster", node.port)
-            with node.client() as client:
-                client.config_set("cluster-announce-port", str(ways[node.port].port))
-        made = Clustered(cluster, ways)
-        told = {str(way.port) for way in ways.values()}
-        await made.wait("all nodes to know the proxies", lambda: all(_ports(node) == told for node in cluster.nodes))
-        yield made
+        yield Clustered(cluster, ways)
     finally:
         cluster.remove()
-        for proxy in ways.values():
+        for proxy in chain.from_iterable(ways):
             await proxies.remove(proxy)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -27,6 +29,10 @@ from tests.faults.toxiproxy import Proxy
 SESSION_TIMEOUT_S: Final = 3.0
 _PATIENCE_S: Final = 60.0
 _SLOW_CLOCK_MS: Final = 23 * 3_600_000  # a day, less what spans of the workloads may lie ahead
+
+
+class _Led(Worker):
+    module = "tests.faults.worker"
 
 
 class Deployment(Pipeline):
@@ -62,15 +68,15 @@ class Deployment(Pipeline):
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
-    def start_worker(self, seat: int, **settings: str) -> Worker:
-        """Start one on a free seat and look no further; settings as in `Pipeline.environment`."""
+    def start_worker(self, seat: int, more: Mapping[str, str] = MappingProxyType({}), **settings: str) -> Worker:
+        """Start one on a free seat and look no further; settings as in `Pipeline.environment`, `more` as they are."""
         own = {
-            "KAFKA__BOOTSTRAP_SERVERS": ",".join(way.address for way in self.kafka.ways(seat)),
             "KAFKA__SESSION_TIMEOUT_MS": f"{SESSION_TIMEOUT_S * 1000:g}",
-            "REDIS__URL": self.store.url_from(seat),
             "REDIS__CLUSTER": str(self.store.cluster).lower(),
         }
-        worker = self.worker(**(own | settings))
+        ways = {str(way.upstream): way.port for way in self.ways(seat)}
+        environment = self.environment(**(own | settings)) | {"FAULTS_WAYS": json.dumps(ways)} | more
+        worker = self._kept(_Led(environment, self.log_dir / f"worker-{len(self.commands)}.log"))
         self.workers_by_seat[seat] = worker
         return worker
 

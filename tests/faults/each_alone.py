@@ -33,15 +33,15 @@ async def test_on_one_broker_and_one_redis(fault: Fault, one_broker: Kafka, prox
         await alone(fault, one_broker, store, tmp_path)
 
 
-@pytest.mark.parametrize("fault", [fault for fault in eligible(store="cluster") if fault.domain == "redis"], ids=str)
+@pytest.mark.parametrize("fault", [fault for fault in eligible(store="cluster") if fault.domain in ("redis", "network")], ids=str)
 async def test_on_redis_cluster(fault: Fault, one_broker: Kafka, cluster: Clustered, tmp_path: Path) -> None:
     await cluster.flush()
     await alone(fault, one_broker, cluster, tmp_path)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in eligible(store="guarded") if fault.store == "guarded"], ids=str)
-async def test_under_sentinels(fault: Fault, one_broker: Kafka, tmp_path: Path) -> None:
-    async with guarded() as store:
+async def test_under_sentinels(fault: Fault, one_broker: Kafka, proxies: Toxiproxy, tmp_path: Path) -> None:
+    async with guarded(proxies) as store:
         await alone(fault, one_broker, store, tmp_path)
 
 

@@ -6,33 +6,37 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 
 import redis
 
 from aggregator.embedded.process import LOCALHOST
+from tests.faults.brokers import SEATS
 from tests.faults.catalogue import fault
 from tests.faults.deployment import Deployment
 from tests.faults.stores import IMPATIENT, Store
-from tests.faults.toxiproxy import Proxy
+from tests.faults.toxiproxy import Proxy, Toxiproxy
 from tests.redis_servers import Guard, RedisServer, redis_servers_available
 
 
 class Guarded(Store):
-    """Reached without proxies, since Sentinels tell the servers' own addresses."""
+    """Reached through proxies to the servers and to the Sentinels."""
 
     cluster = False
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, ways: list[list[Proxy]]) -> None:
         self.guard = guard
+        self._ways = ways  # by seat
 
     def client(self) -> redis.Redis:
         return redis.Redis(host=LOCALHOST, port=self.guard.master.port, protocol=2, **IMPATIENT)
 
-    def url_from(self, seat: int) -> str:
+    @property
+    def url(self) -> str:
         return self.guard.url
 
     def ways(self, seat: int) -> list[Proxy]:
-        return []
+        return self._ways[seat]
 
     def masters(self) -> list[RedisServer]:
         return [self.guard.master]
@@ -46,14 +50,18 @@ class Guarded(Store):
 
 
 @asynccontextmanager
-async def guarded() -> AsyncIterator[Guarded]:
+async def guarded(proxies: Toxiproxy, *, seats: int = SEATS) -> AsyncIterator[Guarded]:
     """Start two servers and three Sentinels; at the end remove all."""
     program = next(iter(redis_servers_available().values()))
     guard = await asyncio.to_thread(Guard, program, "--repl-diskless-sync-delay", "0", sentinels=3)
+    servers = (guard.master, guard.replica, *guard.sentinels)
+    ways = [[await proxies.proxy(f"guarded-{seat}", server.port) for server in servers] for seat in range(seats)]
     try:
-        yield Guarded(guard)
+        yield Guarded(guard, ways)
     finally:
         guard.remove()
+        for proxy in chain.from_iterable(ways):
+            await proxies.remove(proxy)
 
 
 _NAME = "Sentinels fail over to a replica that misses the last writes"

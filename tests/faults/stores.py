@@ -38,16 +38,12 @@ class Store(ABC):
 
     @property
     def url(self) -> str:
-        """Where it is, past all proxies."""
+        """Where workers find it, each through its own ways."""
         return self.masters()[0].url
 
     @abstractmethod
     def client(self) -> Any:
         """A client past all proxies."""
-
-    @abstractmethod
-    def url_from(self, seat: int) -> str:
-        """Where the worker on that seat finds it."""
 
     @abstractmethod
     def ways(self, seat: int) -> list[Proxy]:
@@ -99,9 +95,6 @@ class Single(Store):
 
     def client(self) -> redis.Redis:
         return redis.Redis(host=LOCALHOST, port=self._master.port, protocol=2, **IMPATIENT)
-
-    def url_from(self, seat: int) -> str:
-        return f"redis://{self._ways[seat].address}/0"
 
     def ways(self, seat: int) -> list[Proxy]:
         return [self._ways[seat]]

@@ -51,15 +51,11 @@ def _program() -> Path:
 class Proxy:
     """One listening port, and the server that stands behind it."""
 
-    def __init__(self, server: Toxiproxy, name: str, port: int) -> None:
+    def __init__(self, server: Toxiproxy, name: str, port: int, upstream: int) -> None:
         self._server = server
         self.name = name
         self.port = port
-
-    @property
-    def address(self) -> str:
-        """Where clients connect to."""
-        return f"{LOCALHOST}:{self.port}"
+        self.upstream = upstream  # the server's port
 
     async def cut(self) -> None:
         """Close all connections and refuse new ones."""
@@ -76,6 +72,7 @@ class Proxy:
     async def retarget(self, port: int) -> None:
         """Put another server behind it, as a virtual address does at a failover; connections break."""
         await self._server.ask("POST", f"/proxies/{self.name}", {"upstream": f"{LOCALHOST}:{port}", "enabled": True})
+        self.upstream = port
 
     async def heal(self) -> None:
         """Let everything through again."""
@@ -127,10 +124,9 @@ class Toxiproxy:
         unique = f"{name}-{self._made}"
         wanted = {"name": unique, "listen": f"{LOCALHOST}:0", "upstream": f"{LOCALHOST}:{port}", "enabled": True}
         about = await self.ask("POST", "/proxies", wanted)
-        made = Proxy(self, unique, int(about["listen"].rsplit(":", 1)[1]))
         # With port 0 it would listen elsewhere each time that it is enabled again.
-        await self.ask("POST", f"/proxies/{unique}", {"listen": made.address})
-        return made
+        await self.ask("POST", f"/proxies/{unique}", {"listen": about["listen"]})
+        return Proxy(self, unique, int(about["listen"].rsplit(":", 1)[1]), port)
 
     async def remove(self, proxy: Proxy) -> None:
         """Take a proxy away."""
