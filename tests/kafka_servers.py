@@ -92,20 +92,20 @@ class Broker:
         name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
         async with self.admin() as admin:
             reply = await admin.create_topics([NewTopic(name, partitions, self.copies, topic_configs=dict(config))])
-        _raise_for(reply.topic_errors)
+        raise_for(reply.topic_errors)
         return name
 
     async def add_partitions(self, topic: str, total: int) -> None:
         """Let the topic grow to `total` partitions."""
         async with self.admin() as admin:
             reply = await admin.create_partitions({topic: NewPartitions(total_count=total)})
-        _raise_for(reply.topic_errors)
+        raise_for(reply.topic_errors)
 
     async def delete_topic(self, topic: str) -> None:
         """Delete a topic and wait until it is gone."""
         async with self.admin() as admin:
             reply = await admin.delete_topics([topic])
-            _raise_for(reply.topic_error_codes)
+            raise_for(reply.topic_error_codes)
             while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
                 await asyncio.sleep(0.05)
 
@@ -120,7 +120,8 @@ class Broker:
             await producer.stop()
 
 
-def _raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
+def raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
+    """Raise the first error of an admin's answer, if there is one."""
     for name, code, *rest in errors:
         if code:
             raise for_code(code)(f"{name}: {rest}")

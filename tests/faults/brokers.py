@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aiokafka.admin import NewTopic
 
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port, wait_until_answering
+from tests.faults.disks import Disk, disks
 from tests.faults.toxiproxy import Proxy, Toxiproxy
-from tests.kafka_servers import Broker, KafkaProcess, brokers_of, kafka_version_and_jars, new_cluster_id
+from tests.kafka_servers import Broker, KafkaProcess, brokers_of, kafka_version_and_jars, new_cluster_id, raise_for
 
 SEATS: Final = 4
 """Workers of one deployment at most."""
@@ -28,10 +30,11 @@ _START_TIMEOUT_S: Final = 60.0
 class Node:
     """One node, with the proxies of the seats of workers."""
 
-    def __init__(self, number: int, process: KafkaProcess, port: int, proxies: list[Proxy]) -> None:
+    def __init__(self, number: int, process: KafkaProcess, port: int, proxies: list[Proxy], disk: Disk | None) -> None:
         self.number = number
         self.port = port
         self.proxies = proxies
+        self.disk = disk  # of its own, with its data, where there can be one
         self._process = process
         self._child: ChildProcess | None = None
 
@@ -41,10 +44,21 @@ class Node:
         return self._child
 
     async def kill(self) -> None:
-        """Kill it where it stands."""
+        """Kill it where it stands, if it has not ended by itself."""
         if self._child is not None:
-            os.kill(self._child.pid, signal.SIGKILL)
+            if self._child.exit_code() is None:
+                os.kill(self._child.pid, signal.SIGKILL)
             await self._child.stop()
+
+    def exit_code(self) -> int | None:
+        """How it ended, None while it runs."""
+        assert self._child is not None
+        return self._child.exit_code()
+
+    def log_tail(self) -> str:
+        """The last lines that it wrote."""
+        assert self._child is not None
+        return self._child.log_tail()
 
     def pause(self) -> None:
         """Let it hang, with its connections open."""
@@ -58,8 +72,9 @@ class Node:
 
     async def stop(self) -> None:
         """End it for good."""
-        if self._child is not None:
-            await self.kill()
+        await self.kill()
+        if self.disk is not None:
+            self.disk.unmount()
 
 
 class Kafka(Broker):
@@ -85,6 +100,15 @@ class Kafka(Broker):
             child = children[node.number - 1] if children else node._child
             assert child is not None
             await wait_until_answering(child, sees_all, timeout_s=_START_TIMEOUT_S)
+
+    async def create_input(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Make a topic whose last partition is on one node only, the others on all."""
+        numbers = [node.number for node in self.nodes]
+        everywhere = {one: numbers[one % len(numbers) :] + numbers[: one % len(numbers)] for one in range(partitions)}
+        places = everywhere | {partitions - 1: everywhere[partitions - 1][:1]}
+        async with self.admin() as admin:
+            reply = await admin.create_topics([NewTopic(name, -1, -1, places, topic_configs=dict(config))])
+        raise_for(reply.topic_errors)
 
     async def leaders(self, topic: str) -> dict[int, Node]:
         """Which node leads each partition of a topic; those without a leader are missing."""
@@ -118,7 +142,10 @@ async def kafka(proxies: Toxiproxy, directory: Path, *, nodes: int = 1, seats: i
         own = directory / f"kafka-{number}"
         await asyncio.to_thread(own.mkdir, parents=True)
         port = free_port()
+        data = own / str(port)
+        await asyncio.to_thread(data.mkdir)
         ways = [await proxies.proxy(f"kafka-{number}-{seat}", port) for seat in range(seats)]
+        disk = Disk(data) if disks() else None
         process = KafkaProcess(jars, own)
         await asyncio.to_thread(
             process.format,
@@ -128,7 +155,7 @@ async def kafka(proxies: Toxiproxy, directory: Path, *, nodes: int = 1, seats: i
             controllers=controllers,
             timeout_s=_START_TIMEOUT_S,
         )
-        made.append(Node(number, process, port, ways))
+        made.append(Node(number, process, port, ways, disk))
     cluster = Kafka(made, cluster_id, f"Apache Kafka {version}")
     try:
         await cluster.whole([node.start() for node in made])

@@ -18,7 +18,7 @@ from typing import Final, Literal, TypedDict, Unpack
 from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
 from tests.faults.toxiproxy import Direction
 
-Domain = Literal["worker", "redis", "kafka", "network"]
+Domain = Literal["producers", "worker", "redis", "kafka", "network"]
 StoreKind = Literal["any", "single", "cluster", "guarded"]
 Does = Callable[[Deployment], Awaitable[None]]
 
@@ -29,8 +29,9 @@ class Fault:
 
     `forgets`: Redis loses what it had acknowledged, so that summaries may be published anew.
     `store`: what it can happen to.  `replica`: it takes a single Redis with a replica.
-    `brokers`: nodes of Kafka that it takes.  `alone`: it would disturb other deployments too
-    much.  `faketime`: it takes that library.  `within_s` bounds the time until everything sent is applied again.
+    `brokers`: nodes of Kafka that it takes.  `disk`: it takes brokers with disks of their own.
+    `faketime`: it takes that library.  `within_s` bounds the time until everything sent is applied again, where it is
+    alone, and `traffic_s` is for how long there is traffic then.
     """
 
     name: str
@@ -41,9 +42,10 @@ class Fault:
     store: StoreKind = "any"
     replica: bool = False
     brokers: int = 1
-    alone: bool = False
+    disk: bool = False
     faketime: bool = False
     within_s: float = 15.0
+    traffic_s: float = 4.0
 
     def __str__(self) -> str:
         return self.name
@@ -56,9 +58,10 @@ class More(TypedDict, total=False):
     store: StoreKind
     replica: bool
     brokers: int
-    alone: bool
+    disk: bool
     faketime: bool
     within_s: float
+    traffic_s: float
 
 
 FAULTS: Final[dict[str, Fault]] = {}
@@ -74,10 +77,30 @@ def fault(name: str, domain: Domain, sees: str, **more: Unpack[More]) -> Callabl
     return entered
 
 
+# --- producers -------------------------------------------------------------------------------------------------------
+
+
+@fault("producers' clocks a day ahead or behind", "producers", "nothing")
+async def odd_clocks(deployment: Deployment) -> None:
+    """From now on half of the records say that they were made then."""
+    deployment.odd_clocks = True
+    await deployment.caught_up("producers' clocks a day ahead or behind", time.monotonic())
+
+
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 
-async def _replaced(deployment: Deployment, seat: int) -> None:
+async def vacated(deployment: Deployment) -> int:
+    """A seat without a worker; if there is none, one is told to stop."""
+    seat = deployment.free_seat()
+    if seat is None:
+        seat = deployment.seat_in_use()
+        await deployment.workers_by_seat.pop(seat).terminate()
+    return seat
+
+
+async def replaced(deployment: Deployment, seat: int) -> None:
+    """The worker of that seat has ended: see that one is left."""
     del deployment.workers_by_seat[seat]
     if not deployment.workers_by_seat:
         deployment.start_worker(seat)
@@ -94,7 +117,7 @@ async def worker_killed(deployment: Deployment) -> None:
     seat = deployment.seat_in_use()
     since_s = time.monotonic()
     await deployment.workers_by_seat[seat].kill()
-    await _replaced(deployment, seat)
+    await replaced(deployment, seat)
     await deployment.caught_up("worker killed", since_s)
     if seat not in deployment.workers_by_seat:
         deployment.start_worker(seat)
@@ -118,7 +141,7 @@ async def worker_stopped(deployment: Deployment) -> None:
     since_s = time.monotonic()
     code = await deployment.workers_by_seat[seat].terminate()
     assert code == 0, f"the worker on seat {seat} ended with {code}"
-    await _replaced(deployment, seat)
+    await replaced(deployment, seat)
     await deployment.caught_up("worker told to stop", since_s)
     if seat not in deployment.workers_by_seat:
         deployment.start_worker(seat)
@@ -158,16 +181,13 @@ def _odd_clock(shift: str) -> dict[str, str]:
 
 
 async def _worker_with_clock(deployment: Deployment, name: str, shift: str) -> None:
-    seat = deployment.free_seat()
-    if seat is None:
-        seat = deployment.seat_in_use()
-        await deployment.workers_by_seat.pop(seat).terminate()
+    seat = await vacated(deployment)
     worker = deployment.start_worker(seat, _odd_clock(shift))
     await worker.listening()
     await asyncio.sleep(deployment.dice.uniform(1, 3))
     since_s = time.monotonic()
     await worker.terminate()
-    await _replaced(deployment, seat)
+    await replaced(deployment, seat)
     await deployment.caught_up(name, since_s)
 
 

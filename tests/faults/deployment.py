@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from tests.faults.toxiproxy import Proxy
 
 SESSION_TIMEOUT_S: Final = 3.0
 _PATIENCE_S: Final = 60.0
+_PRODUCER_PATIENCE_MS: Final = 120_000  # a partition may be offline for a minute
 _SLOW_CLOCK_MS: Final = 23 * 3_600_000  # a day, less what spans of the workloads may lie ahead
 
 
@@ -49,6 +50,9 @@ class Deployment(Pipeline):
         self.workers_by_seat: dict[int, Worker] = {}
         self.journal: list[str] = []
         self.died: list[str] = []
+        self.unhurried = False  # whether one fault has all the time that it can use
+        self.odd_clocks = False  # whether producers say that some records were made a day ago or ahead
+        self.partitions = PARTITIONS
         self.recovery_s: dict[str, float] = {}
         self._began_s = time.monotonic()
         self._closing = AsyncExitStack()
@@ -68,14 +72,14 @@ class Deployment(Pipeline):
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
-    def start_worker(self, seat: int, more: Mapping[str, str] = MappingProxyType({}), **settings: str) -> Worker:
+    def start_worker(self, seat: int, more: Mapping[str, str] = MappingProxyType({}), /, **settings: str) -> Worker:
         """Start one on a free seat and look no further; settings as in `Pipeline.environment`, `more` as they are."""
         own = {
             "KAFKA__SESSION_TIMEOUT_MS": f"{SESSION_TIMEOUT_S * 1000:g}",
             "REDIS__CLUSTER": str(self.store.cluster).lower(),
         }
         ways = {str(way.upstream): way.port for way in self.ways(seat)}
-        environment = self.environment(**(own | settings)) | {"FAULTS_WAYS": json.dumps(ways)} | more
+        environment = self.environment(**(own | settings)) | {"FAULTS_WAYS": json.dumps(ways), **more}
         worker = self._kept(_Led(environment, self.log_dir / f"worker-{len(self.commands)}.log"))
         self.workers_by_seat[seat] = worker
         return worker
@@ -88,7 +92,7 @@ class Deployment(Pipeline):
 
         async def look() -> bool:
             shares = [len((await worker.metrics()).series("consumer_lag_records")) for worker in started]
-            return min(shares) > 0 and sum(shares) == PARTITIONS
+            return min(shares) > 0 and sum(shares) == self.partitions
 
         await until(f"{count} workers share the partitions", look)
 
@@ -125,35 +129,44 @@ class Deployment(Pipeline):
 
     # --- traffic ---------------------------------------------------------------------------------------------------
 
-    async def drip(self, records: Sequence[Delivery], seconds: float, *, odd_clocks: bool = False) -> None:
-        """Append records evenly over a time; with `odd_clocks` some say that they were made a day ago or ahead."""
+    async def drip(self, records: Sequence[Delivery], seconds: float) -> None:
+        """Append records evenly over a time."""
         async with AsyncExitStack() as stack:
             producers: list[AIOKafkaProducer] = [
                 await stack.enter_async_context(
-                    self.broker.producer(compression_type=compression, linger_ms=5, enable_idempotence=True)
+                    self.broker.producer(
+                        compression_type=compression,
+                        linger_ms=5,
+                        enable_idempotence=True,
+                        request_timeout_ms=_PRODUCER_PATIENCE_MS,
+                        metadata_max_age_ms=1000,
+                    )
                 )
                 for compression in (None, "lz4")
             ]
             waiting = []
             for number, record in enumerate(records):
-                key = None if record.value is not None else b"k"  # a client takes no record of neither
-                shift_ms = self.dice.choice((0, 0, -_SLOW_CLOCK_MS, 24 * 3_600_000)) if odd_clocks else 0
-                append = await self.dice.choice(producers).send(
-                    self.topic,
-                    record.value,
-                    key=key,
-                    partition=record.partition,
-                    timestamp_ms=round(time.time() * 1000) + shift_ms,
-                )
-                waiting.append(asyncio.create_task(self._noted(record, append)))
+                shift_ms = self.dice.choice((0, 0, -_SLOW_CLOCK_MS, 24 * 3_600_000)) if self.odd_clocks else 0
+                # In a task of its own: one that has to wait for its partition must not hold up the others.
+                waiting.append(asyncio.create_task(self._append(self.dice.choice(producers), record, shift_ms)))
                 if number % 4 == 3:
                     await asyncio.sleep(4 * seconds / len(records))
             await asyncio.gather(*waiting)
 
-    async def _noted(self, record: Delivery, append: asyncio.Future[object]) -> None:
+    async def _append(self, producer: AIOKafkaProducer, record: Delivery, shift_ms: int) -> None:
+        known = await producer.partitions_for(self.topic)
+        among = range(PARTITIONS, self.partitions)
+        new = record.partition % len(among) + PARTITIONS if among and self.dice.random() < 0.5 else record.partition
+        append = await producer.send(
+            self.topic,
+            record.value,
+            key=None if record.value is not None else b"k",  # a client takes no record of neither
+            partition=new if new in known else record.partition,
+            timestamp_ms=round(time.time() * 1000) + shift_ms,
+        )
         place = await append
-        self.sent[place.partition, place.offset] = record  # type: ignore[attr-defined]
-        self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)  # type: ignore[attr-defined]
+        self.sent[place.partition, place.offset] = record
+        self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)
 
     # --- how far it has come ---------------------------------------------------------------------------------------
 
@@ -187,9 +200,12 @@ class Deployment(Pipeline):
         self.recovery_s[name] = max(took_s, self.recovery_s.get(name, 0.0))
         self.note(f"{name} after {took_s:.2f} s")
 
-    async def caught_up(self, name: str, since_s: float) -> None:
-        """Wait until all that was sent by now is applied; notes how long after `since_s` (monotonic) that was."""
-        ends = dict(self.ends)
+    async def caught_up(self, name: str, since_s: float, *, but: Collection[int] = ()) -> None:
+        """Wait until all that was sent by now is applied; notes how long after `since_s` (monotonic) that was.
+
+        `but` are partitions of which nothing is expected.
+        """
+        ends = {partition: end for partition, end in self.ends.items() if partition not in but}
 
         async def look() -> bool:
             applied = await asyncio.to_thread(self.progress)
@@ -244,7 +260,8 @@ async def deployment(
     """Make the topics; at the end stop every process."""
     # Brokers refuse times that lie more than an hour ahead, unless told otherwise.
     config = {"message.timestamp.after.max.ms": str(10**12)}
-    topic = await broker.create_topic(name=f"spans-{uuid.uuid4().hex[:12]}", partitions=partitions, config=config)
+    topic = f"spans-{uuid.uuid4().hex[:12]}"
+    await broker.create_input(topic, partitions, config)
     made = Deployment(broker, store, topic, log_dir, seats=seats, dice=random.Random(seed))
     for output in (made.summary_topic, made.dead_letter_topic):
         await broker.create_topic(name=output)

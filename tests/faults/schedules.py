@@ -12,26 +12,31 @@ from pathlib import Path
 from typing import Final
 
 from tests.e2e.deliveries import WORKLOADS, Delivery, deliveries, todays_spans
-from tests.faults import guarded, kafka_faults, redis_faults  # noqa: F401 - they enter their faults into the catalogue
+from tests.faults import guarded, kafka_faults, redis_faults, step_faults  # noqa: F401 - into the catalogue
 from tests.faults.brokers import SEATS, Kafka
 from tests.faults.catalogue import FAULTS, Domain, Fault, StoreKind, faketime
 from tests.faults.deployment import Deployment, deployment
+from tests.faults.disks import disks
 from tests.faults.outcome import Outcome, assert_right
 from tests.faults.stores import Store
 
+RESUMES_WITHIN_S: Final = 2.0
+"""After Redis is back, until something is applied again."""
+
 _TRAFFIC_S: Final = 6.0
+_MIDWAY_S: Final = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What is done to one deployment."""
+    """What is done to one deployment; `alone` says that each fault has all the time that it can use."""
 
     seed: int
     workers: int
     spans: int
-    odd_clocks: bool
     faults: Sequence[tuple[float, Fault]]
     seconds: float = _TRAFFIC_S
+    alone: bool = False
 
     @property
     def forgets(self) -> bool:
@@ -43,22 +48,41 @@ class Schedule:
         """Whether it takes a Redis with a replica."""
         return any(fault.replica for _, fault in self.faults)
 
+    @property
+    def names(self) -> list[str]:
+        """The faults, each as often as it is done."""
+        return [fault.name for _, fault in self.faults]
+
+    @property
+    def title(self) -> str:
+        """What it is, in a line."""
+        return f"{self.names[0]} alone" if self.alone else f"seed {self.seed}, {len(self.faults)} faults"
+
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}: {self.workers} workers, {self.spans} spans, odd clocks: {self.odd_clocks}"]
+        lines = [f"seed {self.seed}: {self.workers} workers, {self.spans} spans"]
         return "\n".join([*lines, *(f"  at {at_s:.2f} s {fault.name}" for at_s, fault in self.faults)])
 
 
-def eligible(*, store: StoreKind, brokers: int = 1, alone: bool = False) -> list[Fault]:
-    """All faults that can happen to such a deployment; `alone` says that no other uses its brokers.
+def eligible(*, store: StoreKind, brokers: int = 1) -> list[Fault]:
+    """All faults that can happen to such a deployment.
 
-    Those of clocks are left out where there is no libfaketime.
+    Those of workers' clocks are left out where there is no libfaketime, those of disks where nothing may be mounted.
     """
-    odd_clocks = faketime() is not None
+    odd_clocks, full_disks = faketime() is not None, disks()
     return [
         one
         for one in FAULTS.values()
-        if one.store in ("any", store) and one.brokers <= brokers and alone >= one.alone and odd_clocks >= one.faketime
+        if one.store in ("any", store)
+        and one.brokers <= brokers
+        and odd_clocks >= one.faketime
+        and full_disks >= one.disk
     ]
+
+
+def alone(fault: Fault) -> Schedule:
+    """The fault midway, with two workers and seats for more."""
+    spans = 300 if fault.traffic_s < 10 else 1000
+    return Schedule(seed=1, workers=2, spans=spans, faults=[(_MIDWAY_S, fault)], seconds=fault.traffic_s, alone=True)
 
 
 def drawn(seed: int, faults: Sequence[Fault], *, seats: int) -> Schedule:
@@ -69,7 +93,6 @@ def drawn(seed: int, faults: Sequence[Fault], *, seats: int) -> Schedule:
         seed=seed,
         workers=dice.randint(2, seats),
         spans=dice.randint(200, 500),
-        odd_clocks=dice.random() < 0.3,
         faults=sorted(chosen, key=lambda pair: pair[0]),
     )
 
@@ -96,6 +119,7 @@ async def carry_out(
 
 
 async def _carried_out(schedule: Schedule, made: Deployment, records: Sequence[Delivery]) -> Outcome:
+    made.unhurried = schedule.alone
     await made.start_workers(schedule.workers)
     locks: dict[Domain, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -106,11 +130,15 @@ async def _carried_out(schedule: Schedule, made: Deployment, records: Sequence[D
             await fault.does(made)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(made.drip(records, schedule.seconds, odd_clocks=schedule.odd_clocks))
+        tasks.create_task(made.drip(records, schedule.seconds))
         for at_s, fault in schedule.faults:
             tasks.create_task(do(at_s, fault))
     await made.heal()
     await made.caught_up("all faults over", time.monotonic())
     found = await assert_right(made, records, lost=schedule.forgets)
     assert not made.died, f"workers ended by themselves: {made.died}"
+    if schedule.alone:
+        for _, fault in schedule.faults:
+            assert found.recovery_s[fault.name] < fault.within_s, found.recovery_s
+            assert found.recovery_s.get(f"{fault.name}: resumed", 0) < RESUMES_WITHIN_S, found.recovery_s
     return found

@@ -17,7 +17,7 @@ _SEEDS = (7, 8)
 
 @pytest.mark.timeout(240)
 async def test_whatever_breaks_nothing_is_lost_and_nothing_counts_twice(tmp_path: Path) -> None:
-    faults = eligible(store="single")
+    faults = [fault for fault in eligible(store="single") if fault.domain != "kafka"]  # the lanes share a broker
     async with Toxiproxy(tmp_path) as proxies, kafka(proxies, tmp_path, seats=SEATS * len(_SEEDS)) as brokers:
 
         async def lane(number: int, seed: int) -> None:

@@ -77,9 +77,7 @@ def _lead_through(ways: dict[str, int]) -> None:
     connect: Callable[..., Awaitable[Any]] = asyncio.BaseEventLoop.create_connection
 
     @functools.wraps(connect)
-    async def led(
-        loop: asyncio.BaseEventLoop, factory: Any, host: Any = None, port: Any = None, **named: Any
-    ) -> Any:
+    async def led(loop: asyncio.BaseEventLoop, factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
         if str(port) not in ways:
             raise RuntimeError(f"no way through a proxy leads to {host}:{port}, only to {sorted(ways)}")
         return await connect(loop, factory, host, ways[str(port)], **named)
