@@ -113,7 +113,17 @@ class RedisServer:
 class Guard:
     """Sentinels, with a password of their own, over a master and its replica."""
 
-    def __init__(self, program: str, *options: str, sentinels: int = 1, password: str = "", own_password: str = ""):
+    def __init__(
+        self,
+        program: str,
+        *options: str,
+        sentinels: int = 1,
+        password: str = "",
+        own_password: str = "",
+        failover_timeout_s: int = 60,
+    ) -> None:
+        """Twice `failover_timeout_s` lie between two failovers."""
+        self._failover_timeout_s = failover_timeout_s
         login = ("--requirepass", password, "--masterauth", password) if password else ()
         self._password, self._own_password = password, own_password
         self.master = RedisServer(program, *options, *login)
@@ -128,7 +138,7 @@ class Guard:
         lines = [
             f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1",
             "sentinel down-after-milliseconds mymaster 500",
-            "sentinel failover-timeout mymaster 60000",
+            f"sentinel failover-timeout mymaster {1000 * self._failover_timeout_s}",
         ]
         if self._password:
             lines.append(f"sentinel auth-pass mymaster {self._password}")
@@ -167,12 +177,16 @@ class Guard:
     def kill_master(self) -> None:
         """Kill it and wait until its replica has taken over; it comes back as the new one's replica."""
         self.master.stop()
-        with self._client(self.replica) as client:
-            self._wait("fail over", lambda: client.info("replication")["role"] == "master")
-        self.master, self.replica = self.replica, self.master
+        self.wait_for_failover()
         self.replica.start()
         with self._client(self.replica) as client:
             client.replicaof("127.0.0.1", str(self.master.port))
+
+    def wait_for_failover(self) -> None:
+        """Until the replica has taken over."""
+        with self._client(self.replica) as client:
+            self._wait("fail over", lambda: client.info("replication")["role"] == "master")
+        self.master, self.replica = self.replica, self.master
 
     @staticmethod
     def _wait(doing: str, look: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, Unpack
@@ -19,7 +19,7 @@ from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
 from tests.faults.toxiproxy import Direction
 
 Domain = Literal["producers", "worker", "redis", "kafka", "network"]
-StoreKind = Literal["any", "single", "cluster", "guarded"]
+StoreKind = Literal["single", "cluster", "guarded"]
 Does = Callable[[Deployment], Awaitable[None]]
 
 
@@ -28,7 +28,7 @@ class Fault:
     """One fault; `sees` is the row of the table of guarantees.
 
     `forgets`: Redis loses what it had acknowledged, so that summaries may be published anew.
-    `store`: what it can happen to.  `replica`: it takes a single Redis with a replica.
+    `stores`: what it can happen to.  `replica`: it takes a single Redis with a replica.
     `brokers`: nodes of Kafka that it takes.  `disk`: it takes brokers with disks of their own.
     `faketime`: it takes that library.  `within_s` bounds the time until everything sent is applied again, where it is
     alone, and `traffic_s` is for how long there is traffic then.
@@ -39,7 +39,7 @@ class Fault:
     does: Does
     sees: str
     forgets: bool = False
-    store: StoreKind = "any"
+    stores: Collection[StoreKind] = ("single", "cluster", "guarded")
     replica: bool = False
     brokers: int = 1
     disk: bool = False
@@ -55,7 +55,7 @@ class More(TypedDict, total=False):
     """The other fields of a `Fault`."""
 
     forgets: bool
-    store: StoreKind
+    stores: Collection[StoreKind]
     replica: bool
     brokers: int
     disk: bool
@@ -138,6 +138,7 @@ async def workers_killed(deployment: Deployment) -> None:
 async def worker_stopped(deployment: Deployment) -> None:
     """SIGTERM; the exit code must be 0."""
     seat = deployment.seat_in_use()
+    await deployment.workers_by_seat[seat].listening()  # one that was just started does not hear it yet
     since_s = time.monotonic()
     code = await deployment.workers_by_seat[seat].terminate()
     assert code == 0, f"the worker on seat {seat} ended with {code}"

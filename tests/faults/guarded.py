@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,12 +50,24 @@ class Guarded(Store):
         await asyncio.sleep(behind_s)
         await asyncio.to_thread(self.guard.kill_master)
 
+    async def depose(self) -> None:
+        """Let the master hang until its replica has taken over; then it goes on, and is told that it is one now."""
+        await asyncio.to_thread(self.guard.wait_for_replica)
+        hanging = self.guard.master
+        assert hanging.process is not None
+        os.kill(hanging.process.pid, signal.SIGSTOP)
+        try:
+            await asyncio.to_thread(self.guard.wait_for_failover)
+        finally:
+            os.kill(hanging.process.pid, signal.SIGCONT)
+
 
 @asynccontextmanager
 async def guarded(proxies: Toxiproxy, *, seats: int = SEATS) -> AsyncIterator[Guarded]:
     """Start two servers and three Sentinels; at the end remove all."""
     program = next(iter(redis_servers_available().values()))
-    guard = await asyncio.to_thread(Guard, program, "--repl-diskless-sync-delay", "0", sentinels=3)
+    options = ("--repl-diskless-sync-delay", "0")
+    guard = await asyncio.to_thread(Guard, program, *options, sentinels=3, failover_timeout_s=5)
     servers = (guard.master, guard.replica, *guard.sentinels)
     ways = [[await proxies.proxy(f"guarded-{seat}", server.port) for server in servers] for seat in range(seats)]
     try:
@@ -67,7 +81,7 @@ async def guarded(proxies: Toxiproxy, *, seats: int = SEATS) -> AsyncIterator[Gu
 _NAME = "Sentinels fail over to a replica that misses the last writes"
 
 
-@fault(_NAME, "redis", "partitions are read again from where the replica had come", forgets=True, store="guarded")
+@fault(_NAME, "redis", "partitions are read again from where the replica had come", forgets=True, stores=["guarded"])
 async def sentinels_fail_over(deployment: Deployment) -> None:
     """The replica has missed up to a second; workers ask the Sentinels who is the master."""
     store = deployment.store
@@ -77,3 +91,18 @@ async def sentinels_fail_over(deployment: Deployment) -> None:
     deployment.look_again()
     await deployment.resumed(_NAME, since_s)
     await deployment.caught_up(_NAME, since_s)
+
+
+_DEPOSED = "master under Sentinels hangs and is deposed"
+
+
+@fault(_DEPOSED, "redis", "workers wait until another is master", forgets=True, stores=["guarded"])
+async def deposed(deployment: Deployment) -> None:
+    """When it goes on, it believes for some seconds that it is the master still."""
+    store = deployment.store
+    assert isinstance(store, Guarded)
+    await store.depose()
+    since_s = time.monotonic()
+    deployment.look_again()
+    await deployment.caught_up(_DEPOSED, since_s)
+    await asyncio.to_thread(store.guard.wait_for_replica)

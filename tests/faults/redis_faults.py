@@ -32,14 +32,14 @@ async def _measured(deployment: Deployment, name: str, breaking: Awaitable[None]
     await deployment.caught_up(name, since_s)
 
 
-@fault("Redis hangs", "redis", "workers wait; /readyz says why")
+@fault("Redis hangs", "redis", "workers wait; /readyz says why", stores=["single", "cluster"])
 async def paused(deployment: Deployment) -> None:
     """SIGSTOP for longer than a call's time-out."""
     seconds = deployment.dice.uniform(0.5, 3)
     await _measured(deployment, "Redis hangs", deployment.store.pause(seconds))
 
 
-@fault("Redis killed and started again with its file", "redis", "workers wait; /readyz says why", store="single")
+@fault("Redis killed and started again with its file", "redis", "workers wait; /readyz says why", stores=["single"])
 async def restarted(deployment: Deployment) -> None:
     """SIGKILL; every write is on disk (`appendfsync always`)."""
     away_s = deployment.dice.uniform(0, 2)
@@ -47,7 +47,9 @@ async def restarted(deployment: Deployment) -> None:
     await _measured(deployment, name, single(deployment).restart(away_s=away_s))
 
 
-@fault("Redis started again empty", "redis", "the log is read again from its beginning", forgets=True, store="single")
+@fault(
+    "Redis started again empty", "redis", "the log is read again from its beginning", forgets=True, stores=["single"]
+)
 async def emptied(deployment: Deployment) -> None:
     """SIGKILL, and the file is gone."""
     away_s = deployment.dice.uniform(0, 2)
@@ -71,7 +73,7 @@ async def scripts_flushed(deployment: Deployment) -> None:
     "redis",
     "partitions are read again from where the replica had come",
     forgets=True,
-    store="single",
+    stores=["single"],
     replica=True,
 )
 async def failed_over(deployment: Deployment) -> None:
@@ -93,14 +95,14 @@ async def out_of_memory(deployment: Deployment) -> None:
     await _measured(deployment, "Redis out of memory, noeviction", full())
 
 
-@fault("Redis read-only", "redis", "workers wait; /readyz says why", store="single")
+@fault("Redis read-only", "redis", "workers wait; /readyz says why", stores=["single"])
 async def read_only(deployment: Deployment) -> None:
     """It is a replica of nobody for a while."""
     seconds = deployment.dice.uniform(0.5, 2)
     await _measured(deployment, "Redis read-only", single(deployment).become_read_only(seconds))
 
 
-@fault("Cluster node killed, its replica takes over", "redis", "workers wait for it", store="cluster", forgets=True)
+@fault("Cluster node killed, its replica takes over", "redis", "workers wait for it", stores=["cluster"], forgets=True)
 async def node_failed_over(deployment: Deployment) -> None:
     """Of the node that holds the progress, whose replica may have missed the last writes."""
     store = clustered(deployment)
@@ -108,7 +110,7 @@ async def node_failed_over(deployment: Deployment) -> None:
     await _measured(deployment, "Cluster node killed, its replica takes over", store.fail_over(doomed))
 
 
-@fault("Cluster slot moves", "redis", "nothing", store="cluster")
+@fault("Cluster slot moves", "redis", "nothing", stores=["cluster"])
 async def slot_moves(deployment: Deployment) -> None:
     """The slot of the progress, and that of some session, are moved with everything in them."""
     store = clustered(deployment)
@@ -124,7 +126,7 @@ async def slot_moves(deployment: Deployment) -> None:
     "Cluster node loses all it holds",
     "redis",
     "noticed within a second; the log is read again",
-    store="cluster",
+    stores=["cluster"],
     forgets=True,
 )
 async def node_emptied(deployment: Deployment) -> None:

@@ -72,10 +72,7 @@ def eligible(*, store: StoreKind, brokers: int = 1) -> list[Fault]:
     return [
         one
         for one in FAULTS.values()
-        if one.store in ("any", store)
-        and one.brokers <= brokers
-        and odd_clocks >= one.faketime
-        and full_disks >= one.disk
+        if store in one.stores and one.brokers <= brokers and odd_clocks >= one.faketime and full_disks >= one.disk
     ]
 
 

@@ -12,14 +12,17 @@ from tests.faults.catalogue import fault, replaced, vacated
 from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
 from tests.faults.worker import CLOSE, INGEST, When, dies
 
-_WAIT_S: Final = 20.0  # a step may have nothing to do any more
+_WAIT_S: Final = 30.0  # a step may have nothing to do any more
 _WHENS: Final[tuple[When, ...]] = ("before", "after")
 
 
 async def _die(deployment: Deployment, name: str, steps: Iterable[str]) -> None:
-    """Alone at each of the steps, one after another; else at one of them."""
+    """At one of the steps; alone at each, one after another, without others who would do its work."""
     points = [(when, step) for step in steps for when in _WHENS]
     for when, step in points if deployment.unhurried else [deployment.dice.choice(points)]:
+        if deployment.unhurried:
+            await asyncio.gather(*(worker.terminate() for worker in deployment.workers_by_seat.values()))
+            deployment.workers_by_seat.clear()
         seat = await vacated(deployment)
         worker = deployment.start_worker(
             seat, dies(when, step, 1 if deployment.unhurried else deployment.dice.randint(1, 3))
@@ -35,14 +38,14 @@ async def _die(deployment: Deployment, name: str, steps: Iterable[str]) -> None:
         else:
             assert code == -signal.SIGKILL, f"a worker that was to die at a step ended with {code}"
         await replaced(deployment, seat)
-        await deployment.caught_up(name, since_s)
+    await deployment.caught_up(name, since_s)
 
 
 @fault(
     "worker dies at a step of ingest",
     "worker",
     "as if it were killed",
-    traffic_s=75.0,
+    traffic_s=90.0,
     within_s=SESSION_TIMEOUT_S + 5,
 )
 async def ingest_cut(deployment: Deployment) -> None:
@@ -54,7 +57,7 @@ async def ingest_cut(deployment: Deployment) -> None:
     "worker dies at a step of closing",
     "worker",
     "as if it were killed; who is next publishes the same again",
-    traffic_s=65.0,
+    traffic_s=90.0,
     within_s=SESSION_TIMEOUT_S + 5,
 )
 async def close_cut(deployment: Deployment) -> None:
