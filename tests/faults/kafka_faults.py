@@ -112,6 +112,8 @@ async def disk_full(deployment: Deployment) -> None:
         while node.exit_code() is None and time.monotonic() < full_s + _FULL_AT_LEAST_S:  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(0.05)
         deployment.note(f"the broker with a full disk: exit code {node.exit_code()}")
+        for worker in deployment.workers_by_seat.values() if deployment.unhurried else ():
+            assert (await worker.get("/livez")).status == 200
         assert node.exit_code() is not None or not deployment.unhurried, "the broker goes on with a full disk"
     finally:
         await asyncio.to_thread(node.disk.make_room)

@@ -27,7 +27,7 @@ async def _die(deployment: Deployment, name: str, steps: Iterable[str]) -> None:
         worker = deployment.start_worker(
             seat, dies(when, step, 1 if deployment.unhurried else deployment.dice.randint(1, 3))
         )
-        ends_s = time.monotonic() + _WAIT_S
+        ends_s = time.monotonic() + (_WAIT_S if deployment.unhurried else _WAIT_S / 4)
         while worker.child.exit_code() is None and time.monotonic() < ends_s:  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(0.05)
         since_s, code = time.monotonic(), worker.child.exit_code()
