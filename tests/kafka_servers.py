@@ -86,26 +86,28 @@ class Broker:
         *,
         partitions: int = 1,
         name: str | None = None,
+        copies: int | None = None,
         config: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
         """Make a topic (of a new name, unless one is given) and return its name."""
         name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
+        new = NewTopic(name, partitions, copies or self.copies, topic_configs=dict(config))
         async with self.admin() as admin:
-            reply = await admin.create_topics([NewTopic(name, partitions, self.copies, topic_configs=dict(config))])
-        raise_for(reply.topic_errors)
+            reply = await admin.create_topics([new])
+        _raise_for(reply.topic_errors)
         return name
 
     async def add_partitions(self, topic: str, total: int) -> None:
         """Let the topic grow to `total` partitions."""
         async with self.admin() as admin:
             reply = await admin.create_partitions({topic: NewPartitions(total_count=total)})
-        raise_for(reply.topic_errors)
+        _raise_for(reply.topic_errors)
 
     async def delete_topic(self, topic: str) -> None:
         """Delete a topic and wait until it is gone."""
         async with self.admin() as admin:
             reply = await admin.delete_topics([topic])
-            raise_for(reply.topic_error_codes)
+            _raise_for(reply.topic_error_codes)
             while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
                 await asyncio.sleep(0.05)
 
@@ -120,8 +122,7 @@ class Broker:
             await producer.stop()
 
 
-def raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
-    """Raise the first error of an admin's answer, if there is one."""
+def _raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
     for name, code, *rest in errors:
         if code:
             raise for_code(code)(f"{name}: {rest}")

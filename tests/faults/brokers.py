@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiokafka.admin import NewTopic
 
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port, wait_until_answering
 from tests.faults.disks import Disk, disks
 from tests.faults.toxiproxy import Proxy, Toxiproxy
-from tests.kafka_servers import Broker, KafkaProcess, brokers_of, kafka_version_and_jars, new_cluster_id, raise_for
+from tests.kafka_servers import Broker, KafkaProcess, brokers_of, kafka_version_and_jars, new_cluster_id
 
 SEATS: Final = 4
 """Workers of one deployment at most."""
@@ -101,24 +100,20 @@ class Kafka(Broker):
             assert child is not None
             await wait_until_answering(child, sees_all, timeout_s=_START_TIMEOUT_S)
 
-    async def create_input(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
-        """Make a topic whose last partition is on one node only, the others on all."""
-        numbers = [node.number for node in self.nodes]
-        everywhere = {one: numbers[one % len(numbers) :] + numbers[: one % len(numbers)] for one in range(partitions)}
-        places = everywhere | {partitions - 1: everywhere[partitions - 1][:1]}
-        async with self.admin() as admin:
-            reply = await admin.create_topics([NewTopic(name, -1, -1, places, topic_configs=dict(config))])
-        raise_for(reply.topic_errors)
-
     async def leaders(self, topic: str) -> dict[int, Node]:
         """Which node leads each partition of a topic; those without a leader are missing."""
+        by_number = {node.number: node for node in self.nodes}
+        partitions = await self._partitions(topic)
+        return {one["partition"]: by_number[one["leader"]] for one in partitions if one["leader"] in by_number}
+
+    async def only_on(self, topic: str, node: Node) -> list[int]:
+        """The partitions of a topic that no other node has."""
+        return [one["partition"] for one in await self._partitions(topic) if set(one["replicas"]) == {node.number}]
+
+    async def _partitions(self, topic: str) -> list[dict[str, Any]]:
         async with self.admin() as admin:
             (about,) = await admin.describe_topics([topic])
-        by_number = {node.number: node for node in self.nodes}
-        found: dict[int, Node] = {}
-        for partition in about["partitions"]:
-            if partition["leader"] in by_number:
-                found[partition["partition"]] = by_number[partition["leader"]]
+        found: list[dict[str, Any]] = about["partitions"]
         return found
 
     async def coordinator(self, group: str) -> Node | None:

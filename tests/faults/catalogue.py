@@ -30,6 +30,7 @@ class Fault:
     `forgets`: Redis loses what it had acknowledged, so that summaries may be published anew.
     `stores`: what it can happen to.  `replica`: it takes a single Redis with a replica.
     `brokers`: nodes of Kafka that it takes.  `disk`: it takes brokers with disks of their own.
+    `unreplicated`: it takes an input topic each of whose partitions is on one broker only.
     `faketime`: it takes that library.  `within_s` bounds the time until everything sent is applied again, where it is
     alone, and `traffic_s` is for how long there is traffic then.
     """
@@ -43,6 +44,7 @@ class Fault:
     replica: bool = False
     brokers: int = 1
     disk: bool = False
+    unreplicated: bool = False
     faketime: bool = False
     within_s: float = 15.0
     traffic_s: float = 4.0
@@ -59,6 +61,7 @@ class More(TypedDict, total=False):
     replica: bool
     brokers: int
     disk: bool
+    unreplicated: bool
     faketime: bool
     within_s: float
     traffic_s: float

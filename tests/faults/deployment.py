@@ -256,12 +256,13 @@ async def deployment(
     seed: int = 0,
     seats: Sequence[int] = range(4),
     partitions: int = PARTITIONS,
+    copies: int | None = None,
 ) -> AsyncIterator[Deployment]:
-    """Make the topics; at the end stop every process."""
+    """Make the topics, that of the input with so many `copies` (all that can be); at the end stop every process."""
     # Brokers refuse times that lie more than an hour ahead, unless told otherwise.
     config = {"message.timestamp.after.max.ms": str(10**12)}
     topic = f"spans-{uuid.uuid4().hex[:12]}"
-    await broker.create_input(topic, partitions, config)
+    await broker.create_topic(name=topic, partitions=partitions, copies=copies, config=config)
     made = Deployment(broker, store, topic, log_dir, seats=seats, dice=random.Random(seed))
     for output in (made.summary_topic, made.dead_letter_topic):
         await broker.create_topic(name=output)

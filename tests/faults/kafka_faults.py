@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import Final
 
-from tests.e2e.deliveries import PARTITIONS
 from tests.e2e.waiting import until
 from tests.faults.brokers import Node
 from tests.faults.catalogue import fault
@@ -38,11 +37,12 @@ async def _leaders(deployment: Deployment) -> dict[int, Node]:
 
 async def _killed(deployment: Deployment, name: str, node: Node) -> None:
     since_s = time.monotonic()
+    lonely = await deployment.kafka.only_on(deployment.topic, node)
     await node.kill()
     try:
         await asyncio.sleep(deployment.dice.uniform(0, 3))
         if deployment.kafka.copies > 1:
-            await deployment.caught_up(name, since_s, but=[PARTITIONS - 1])
+            await deployment.caught_up(name, since_s, but=lonely)
     finally:
         node.start()
         await deployment.kafka.whole()
@@ -75,21 +75,24 @@ async def coordinator_killed(deployment: Deployment) -> None:
     "kafka",
     "the others are read on, and nothing closes until it is back",
     brokers=3,
+    unreplicated=True,
     within_s=30.0,
     traffic_s=_OFFLINE_S + 5,
 )
 async def partition_offline(deployment: Deployment) -> None:
     """SIGKILL of the only broker that has a partition; alone for a minute."""
-    name, lonely = "partition offline", PARTITIONS - 1
-    leaders = await _leaders(deployment)
+    name, leaders = "partition offline", await _leaders(deployment)
+    node = leaders[deployment.dice.choice(sorted(leaders))]
+    lonely = await deployment.kafka.only_on(deployment.topic, node)
+    assert lonely
     since_s = time.monotonic()
-    await leaders[lonely].kill()
+    await node.kill()
     try:
         await asyncio.sleep(_OFFLINE_S if deployment.unhurried else deployment.dice.uniform(3, 8))
-        await deployment.caught_up(f"{name}: the others", time.monotonic(), but=[lonely])
+        await deployment.caught_up(f"{name}: the others", time.monotonic(), but=lonely)
         deployment.note(f"it was offline for {time.monotonic() - since_s:.1f} s")
     finally:
-        leaders[lonely].start()
+        node.start()
         await deployment.kafka.whole()
     await deployment.caught_up(name, time.monotonic())
 

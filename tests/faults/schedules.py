@@ -107,7 +107,8 @@ async def carry_out(
     """Do all that is on the schedule and hold what is left against the oracle."""
     # In a thread: the first call takes seconds, which others who wait would take for a server's.
     records = await asyncio.to_thread(traffic, schedule.seed, schedule.spans)
-    async with deployment(kafka, store, log_dir, seed=schedule.seed, seats=seats) as made:
+    copies = 1 if any(fault.unreplicated for _, fault in schedule.faults) else None
+    async with deployment(kafka, store, log_dir, seed=schedule.seed, seats=seats, copies=copies) as made:
         try:
             return await _carried_out(schedule, made, records)
         except BaseException as error:
