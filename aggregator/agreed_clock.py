@@ -47,11 +47,12 @@ class AgreedClock:
         """Ask, unless that was done within the last second; raises what the shared clock raises."""
         if self._agree_at_s is not None and self.monotonic_s() < self._agree_at_s:
             return
-        asked_ms = self.now_ms()
+        asked_ms = self._own.now_ms()
         shared_ms = await self._shared.now_ms()
-        answered_ms = self.now_ms()
+        answered_ms = self._own.now_ms()
         self._agree_at_s = self.monotonic_s() + _AGREE_EVERY_S
-        self._correction_ms += max(0, shared_ms - answered_ms) + min(0, shared_ms - asked_ms)
+        # Bounds of the whole correction, not steps to take: both paths may ask at the same time.
+        self._correction_ms = max(shared_ms - answered_ms, min(self._correction_ms, shared_ms - asked_ms))
         self._metrics.clock_correction(self._correction_ms / 1000)
         if abs(self._correction_ms - self._told_ms) >= _WORTH_A_LINE_MS:
             self._told_ms = self._correction_ms

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -58,6 +60,21 @@ async def test_a_right_clock_is_left_alone(ways: list[tuple[int, int]]) -> None:
         own.time_ms += 1000
         await clock.agree()
         assert clock.now_ms() == own.now_ms()
+
+
+async def test_two_may_ask_at_the_same_time() -> None:
+    _, own, reference, metrics = made(DAY_MS)
+
+    class Slow:
+        async def now_ms(self) -> int:
+            told_ms = await reference.now_ms()
+            await asyncio.sleep(0)
+            return told_ms
+
+    clock = AgreedClock(own, Slow(), metrics)
+    await asyncio.gather(clock.agree(), clock.agree())
+    assert reference.asked == 2
+    assert clock.now_ms() == own.now_ms() - DAY_MS
 
 
 async def test_it_asks_once_a_second_and_follows_a_step() -> None:
