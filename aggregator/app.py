@@ -275,6 +275,7 @@ class _Worker:
 
     async def _run_paths(self) -> None:
         await self._retrying("redis", self._check_redis)
+        await self._retrying("clock", self._clock.agree)  # before any path looks at the time
         await self._retrying("kafka", self._check_kafka)
         await self._retrying("producer", self._producer.start)
         await self._retrying("source", self._source.start)
