@@ -32,7 +32,9 @@ from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.sessions import RedisSessions
+from aggregator.adapters.redis.time import RedisTime
 from aggregator.adapters.redis.traces import RedisTraces
+from aggregator.agreed_clock import AgreedClock
 from aggregator.check import kafka_arguments, output_topics, own_prices, redis_problems
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
@@ -122,11 +124,11 @@ class _Worker:
         self._pricer = pricer(settings.pricing)  # first, since its file may be refused
         kafka, session = settings.kafka, settings.session
         self._claimed_ttl_ms = _ms(session.idle_timeout_s + session.late_ttl_s)
-        self._clock = clock = SystemClock()
+        own_clock = SystemClock()
         self._registry = CollectorRegistry()
-        self._metrics = metrics = Metrics(self._registry, monotonic_s=clock.monotonic_s)
-        self._retrying = retrying = Retrying(clock=clock, metrics=metrics)
-        self._rejects = RejectLog(log, clock.monotonic_s)
+        self._metrics = metrics = Metrics(self._registry, monotonic_s=own_clock.monotonic_s)
+        self._retrying = retrying = Retrying(clock=own_clock, metrics=metrics)
+        self._rejects = RejectLog(log, own_clock.monotonic_s)
         self._work: asyncio.Task[None] | None = None
         self._paths: list[asyncio.Task[None]] = []
         self._closed_by_s: float | None = None
@@ -144,6 +146,7 @@ class _Worker:
             socket_timeout_s=settings.redis.timeout_s,
         )
         keys = Keys(settings.redis.key_prefix, closing_shards=session.closing_shards)
+        self._clock = clock = AgreedClock(own_clock, RedisTime(self._redis, keys), metrics)
         self._brokers = ",".join(kafka.bootstrap_servers)
         self._security = kafka_arguments(kafka)
         self._producer = Producer(self._brokers, client_id=kafka.client_id, security=self._security)
@@ -272,6 +275,7 @@ class _Worker:
 
     async def _run_paths(self) -> None:
         await self._retrying("redis", self._check_redis)
+        await self._retrying("clock", self._clock.agree)  # before any path looks at the time
         await self._retrying("kafka", self._check_kafka)
         await self._retrying("producer", self._producer.start)
         await self._retrying("source", self._source.start)

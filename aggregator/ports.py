@@ -27,6 +27,13 @@ class Clock(Protocol):
         """Wait."""
 
 
+class SharedClock(Protocol):
+    """A clock that all workers can ask: that of the store."""
+
+    async def now_ms(self) -> int:
+        """Its wall clock at some moment of this call, milliseconds since the epoch."""
+
+
 # --- the log -------------------------------------------------------------------------------------------------------
 
 
@@ -55,7 +62,7 @@ class PartitionHead(NamedTuple):
     """What the newest fetch answer said of a partition."""
 
     end_offset: int  # the offset the next record will get
-    polled_ms: int  # wall clock of that answer
+    polled_ms: int  # own wall clock of that answer
 
 
 class Fetched(NamedTuple):

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from aggregator.agreed_clock import AgreedClock
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Partition
-from aggregator.ports import Applied, Clock, PartitionHead, Progress, Source
+from aggregator.ports import Applied, PartitionHead, Progress, Source
 from aggregator.retry import Retrying
 from aggregator.telemetry import Event, Metrics, StartReason, get_logger
 
@@ -75,7 +76,7 @@ class PartitionProgress:
         *,
         source: Source,
         store: Progress,
-        clock: Clock,
+        clock: AgreedClock,
         retrying: Retrying,
         metrics: Metrics,
         allowed_skew_ms: int,
@@ -131,6 +132,7 @@ class PartitionProgress:
 
         Those whose progress changes meanwhile stay unstarted.
         """
+        await self._clock.agree()
         partitions = sorted(self.unstarted)
         applied = await self._store.read(partitions)
         committed = await self._source.committed(partitions)
@@ -211,6 +213,7 @@ class PartitionProgress:
         is in the very Redis that answers now.  Where it is cut off, Redis is ahead of Kafka, whose place holds then.
         Says whether Redis turned out to have lost writes; the partitions concerned are then to be started anew.
         """
+        await self._retrying("progress", self._clock.agree)
         writes: dict[Partition, Applied] = {}
         written: dict[Partition, _Owned] = {}
         for partition, next_offset in positions.items():
@@ -218,7 +221,8 @@ class PartitionProgress:
             if owned is None or owned.epoch != epochs.get(partition) or owned.recorded is None:
                 continue
             head = heads.get(partition)
-            caught_up_ms = head.polled_ms if head is not None and next_offset >= head.end_offset else 0
+            polled_ms = self._clock.agreed_ms(head.polled_ms) if head is not None else 0
+            caught_up_ms = polled_ms if head is not None and next_offset >= head.end_offset else 0
             watermark_ms = owned.clock.applied(last_log_ms.get(partition, 0), caught_up_ms=caught_up_ms)
             self._show_lag(partition, head, next_offset, watermark_ms)
             if next_offset >= owned.recorded:  # else a slower owner has written beyond us: nothing to add yet

@@ -31,6 +31,30 @@ class ManualClock:
         await asyncio.sleep(0)
 
 
+class SkewedClock(ManualClock):
+    """Another clock, which is always off by the same."""
+
+    def __init__(self, right: ManualClock, skew_ms: int) -> None:
+        self._right = right
+        self._skew_ms = skew_ms
+
+    def now_ms(self) -> int:
+        return self._right.now_ms() + self._skew_ms
+
+    def monotonic_s(self) -> float:
+        return self._right.monotonic_s()
+
+
+class FakeSharedClock:
+    """`ports.SharedClock`."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    async def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRecord:
     """One record; fits `ports.InputRecord`."""
@@ -70,8 +94,9 @@ class FakeLog:
 class FakeSource:
     """One member of the group, with a fixed assignment unless `assign` changes it."""
 
-    def __init__(self, log: FakeLog, assigned: Sequence[Partition]) -> None:
+    def __init__(self, log: FakeLog, assigned: Sequence[Partition], clock: ManualClock | None = None) -> None:
         self._log = log
+        self._clock = clock or log.clock
         self._assigned = list(assigned)
         self._positions = {partition: log.committed.get(partition, 0) for partition in assigned}
         self._paused = False
@@ -94,7 +119,7 @@ class FakeSource:
         return Fetched(records)
 
     def heads(self) -> Mapping[Partition, PartitionHead]:
-        now_ms = self._log.clock.now_ms()
+        now_ms = self._clock.now_ms()
         return {p: PartitionHead(len(self._log.partitions.get(p, [])), now_ms) for p in self._assigned}
 
     def positions(self) -> Mapping[Partition, int]:

@@ -47,6 +47,7 @@ class Event(StrEnum):
 
     REDIS_CONNECTED = "redis_connected"  # version, cluster
     CORRUPT_KEY = "corrupt_key"  # kind, key, kept_as, error: a value that could not be read was set aside
+    CLOCK_CORRECTED = "clock_corrected"  # seconds: to be added to this machine's clock to have that of Redis
     STATE_LOST = "state_lost"  # topic, partition, expected, found
 
     SUMMARY_CUT = "summary_cut"  # sessions, error: published without the detail of their traces

@@ -123,6 +123,7 @@ class Metrics:
         self._watermark_lag = gauge("watermark_lag_seconds", "Age of the watermark", "topic", "partition")
         # A time, not an age: an age would stand still while nothing is applied, just when it matters.
         self._watermark = gauge("watermark_timestamp_seconds", "The watermark, as Unix time", "topic", "partition")
+        self._clock_correction = gauge("clock_correction_seconds", "What this machine's clock is short of Redis'")
         self._starts = counter(
             "partition_starts", "Partitions begun, by why they are read from where they are", "reason"
         )
@@ -203,6 +204,10 @@ class Metrics:
         if watermark_ms is not None:
             self._watermark_lag.labels(topic, str(partition)).set(max(0, now_ms - watermark_ms) / 1000)
             self._watermark.labels(topic, str(partition)).set(watermark_ms / 1000)
+
+    def clock_correction(self, seconds: float) -> None:
+        """Show what has to be added to this machine's clock."""
+        self._clock_correction.set(seconds)
 
     def forget_partition(self, topic: str, partition: int) -> None:
         """Show a partition no longer: another worker reports it now."""

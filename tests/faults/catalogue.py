@@ -198,7 +198,7 @@ async def _worker_with_clock(deployment: Deployment, name: str, shift: str) -> N
 @fault(
     "worker's clock an hour ahead",
     "worker",
-    "sessions may close early and be published again as they go on",
+    "nothing: workers go by the clock of Redis",
     faketime=True,
 )
 async def clock_ahead(deployment: Deployment) -> None:
@@ -206,7 +206,7 @@ async def clock_ahead(deployment: Deployment) -> None:
     await _worker_with_clock(deployment, "worker's clock an hour ahead", "+1h")
 
 
-@fault("worker's clock an hour behind", "worker", "sessions close late, until that worker is gone", faketime=True)
+@fault("worker's clock an hour behind", "worker", "nothing: workers go by the clock of Redis", faketime=True)
 async def clock_behind(deployment: Deployment) -> None:
     """A worker that is an hour behind joins and leaves."""
     await _worker_with_clock(deployment, "worker's clock an hour behind", "-1h")

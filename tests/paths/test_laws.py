@@ -72,6 +72,11 @@ def plans() -> st.SearchStrategy[dict[int, str]]:
     return st.dictionaries(st.integers(0, 40), st.sampled_from(["before", "after", "middle"]), max_size=4)
 
 
+def skews() -> st.SearchStrategy[int]:
+    """How far a worker's clock is off, in milliseconds: mostly not at all."""
+    return st.just(0) | st.integers(-86_400_000, 86_400_000)
+
+
 @st.composite
 def lives(draw: st.DrawFn) -> Life:
     assigned = draw(assignments())
@@ -80,6 +85,7 @@ def lives(draw: st.DrawFn) -> Life:
         plans=[draw(plans()) for _ in assigned],
         crash=draw(st.booleans()),
         rest_ms=draw(st.sampled_from([0, 0, 2 * IDLE_MS])),
+        skews_ms=[draw(skews()) for _ in assigned],
     )
 
 
@@ -107,6 +113,20 @@ def assert_indexes_show_sessions(world: World) -> None:
 def test_whatever_breaks_the_last_summaries_are_the_oracles(workload: Workload, history: list[Life]) -> None:
     world = asyncio.run(run(workload.records, history))
     assert_equals_oracle(world, workload.records)
+
+
+@seldom
+@given(workloads(partitions=PARTITIONS), st.lists(st.tuples(skews(), skews()), min_size=1, max_size=3))
+def test_a_wrong_clock_neither_closes_nor_holds_anything(workload: Workload, off_ms: list[tuple[int, int]]) -> None:
+    """Each summary is published when it would be if all clocks were right, with the same times in it."""
+    halves = [[0, 1], [2, 3]]
+
+    def published(history: list[Life]) -> list[tuple[SessionRef, bytes]]:
+        return asyncio.run(run(workload.records, history)).log.summaries
+
+    right = [Life(assigned=halves, plans=[{}, {}], crash=False) for _ in off_ms]
+    wrong = [Life(assigned=halves, plans=[{}, {}], crash=False, skews_ms=pair) for pair in off_ms]
+    assert published(wrong) == published(right)
 
 
 @settings(max_examples=3)

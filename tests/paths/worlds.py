@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from aggregator.adapters.redis.index import LOOK_EVERY_MS
+from aggregator.agreed_clock import AgreedClock
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
 from aggregator.core.errors import StoreUnavailable
@@ -29,7 +30,18 @@ from aggregator.retry import Retrying
 from aggregator.telemetry import Metrics, RejectLog, get_logger
 from tests.builders import BASE_MS, to_protobuf
 from tests.core.trees import FlatPricer
-from tests.fake_log import Crash, FakeDeadLetters, FakeLog, FakeSink, FakeSource, Faults, Faulty, ManualClock
+from tests.fake_log import (
+    Crash,
+    FakeDeadLetters,
+    FakeLog,
+    FakeSharedClock,
+    FakeSink,
+    FakeSource,
+    Faults,
+    Faulty,
+    ManualClock,
+    SkewedClock,
+)
 from tests.oracle import Price, comparable_summary, expected_sessions, flat_price
 from tests.summaries import check_summary
 from tests.workloads import Record, oracle_input
@@ -81,17 +93,20 @@ class World:
 class Worker:
     """One process: both paths, with memory of its own."""
 
-    def __init__(self, world: World, assigned: Sequence[Partition], plan: Mapping[int, str], *, crash: bool) -> None:
+    def __init__(
+        self, world: World, assigned: Sequence[Partition], plan: Mapping[int, str], *, crash: bool, skew_ms: int = 0
+    ) -> None:
         faults = Faults(plan, world.stores.lose)
 
         def faulty(port: object) -> Any:
             return Faulty(port, faults, Crash if crash else lambda: StoreUnavailable("cut on purpose"))
 
-        clock = world.clock
-        metrics = Metrics(CollectorRegistry(), monotonic_s=clock.monotonic_s)
-        retrying = Retrying(clock=clock, metrics=metrics)
+        own_clock = SkewedClock(world.clock, skew_ms)
+        metrics = Metrics(CollectorRegistry(), monotonic_s=own_clock.monotonic_s)
+        clock = AgreedClock(own_clock, faulty(FakeSharedClock(world.clock)), metrics)
+        retrying = Retrying(clock=own_clock, metrics=metrics)
         stores = world.stores
-        self.source = FakeSource(world.log, assigned)
+        self.source = FakeSource(world.log, assigned, own_clock)
         source = faulty(self.source)
         progress = faulty(stores.progress)
         sessions, schedule = faulty(stores.sessions), faulty(stores.schedule)
@@ -178,19 +193,25 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """Some workers at once: who reads what, which of their calls fail, and how long nobody works afterwards."""
+    """Some workers at once: who reads what, which of their calls fail, and how long nobody works afterwards.
+
+    `skews_ms` is how far each one's clock is off; where it is empty all are right.
+    """
 
     assigned: list[list[int]]
     plans: list[dict[int, str]]
     crash: bool
     rest_ms: int = 0
+    skews_ms: Sequence[int] = ()
 
 
 async def live(world: World, life: Life) -> bool:
     """Run the workers of one life; says whether they came to their end, rather than to a crash."""
     workers = [
-        Worker(world, [Partition(TOPIC, number) for number in numbers], plan, crash=life.crash)
-        for numbers, plan in zip(life.assigned, life.plans, strict=True)
+        Worker(world, [Partition(TOPIC, number) for number in numbers], plan, crash=life.crash, skew_ms=skew_ms)
+        for numbers, plan, skew_ms in zip(
+            life.assigned, life.plans, life.skews_ms or [0] * len(life.plans), strict=True
+        )
     ]
     async with asyncio.timeout(_LIFE_S):
         results = await asyncio.gather(*(worker.run() for worker in workers), return_exceptions=True)
