@@ -19,12 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.e2e.deliveries import drawn_workloads
 from tests.faults.lanes import Lane, Run
 from tests.faults.table import enter
 from tests.faults.toxiproxy import Toxiproxy
 
 
 async def _main() -> int:
+    drawn_workloads()  # before there are threads: it takes seconds, and nobody else may draw at random meanwhile
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the run's own clients, on brokers that it breaks
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:

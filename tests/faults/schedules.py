@@ -105,7 +105,7 @@ async def carry_out(
     schedule: Schedule, kafka: Kafka, store: Store, log_dir: Path, *, seats: Sequence[int] = range(SEATS)
 ) -> Outcome:
     """Do all that is on the schedule and hold what is left against the oracle."""
-    # In a thread: the first call takes seconds, which others who wait would take for a server's.
+    # In a thread: others who wait would take its time for a server's.
     records = await asyncio.to_thread(traffic, schedule.seed, schedule.spans)
     copies = 1 if any(fault.unreplicated for _, fault in schedule.faults) else None
     async with deployment(kafka, store, log_dir, seed=schedule.seed, seats=seats, copies=copies) as made:

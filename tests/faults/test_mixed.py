@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.deliveries import drawn_workloads
 from tests.faults.brokers import SEATS, kafka
 from tests.faults.schedules import carry_out, drawn, eligible
 from tests.faults.stores import single
@@ -17,6 +18,7 @@ _SEEDS = (7, 8)
 
 @pytest.mark.timeout(240)
 async def test_whatever_breaks_nothing_is_lost_and_nothing_counts_twice(tmp_path: Path) -> None:
+    drawn_workloads()  # once, not in each lane
     faults = [fault for fault in eligible(store="single") if fault.domain != "kafka"]  # the lanes share a broker
     async with Toxiproxy(tmp_path) as proxies, kafka(proxies, tmp_path, seats=SEATS * len(_SEEDS)) as brokers:
 
