@@ -107,6 +107,11 @@ class Worker(Command):
         """Whether `/readyz` says so."""
         return (await self.get("/readyz")).status == 200
 
+    async def is_troubled(self) -> bool:
+        """Whether `/readyz` says that a server is waited for."""
+        answer = await self.get("/readyz")
+        return answer.status != 200 and ": " in answer.text
+
     async def metrics(self) -> Metrics:
         """What `/metrics` says now."""
         return Metrics((await self.get("/metrics")).text)

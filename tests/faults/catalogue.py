@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, Unpack
 
+from tests.e2e.waiting import until
 from tests.faults.deployment import SESSION_TIMEOUT_S, Deployment
 from tests.faults.toxiproxy import Direction
 
@@ -220,6 +221,8 @@ async def _network(deployment: Deployment, name: str, *, redis: bool, half: Dire
     ways = deployment.store.ways(seat) if redis else deployment.kafka.ways(seat)
     for way in ways:
         await (way.cut() if half is None else way.half_open(half))
+    if redis and deployment.unhurried:
+        await until("the worker says that it can't reach Redis", deployment.workers_by_seat[seat].is_troubled)
     await asyncio.sleep(deployment.dice.uniform(0.5, SESSION_TIMEOUT_S + 1))
     since_s = time.monotonic()
     for way in ways:
