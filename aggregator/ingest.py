@@ -18,7 +18,7 @@ from functools import partial
 
 from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode
-from aggregator.core.errors import TooManyDeadLetters, TransientError, UndecodableRecord
+from aggregator.core.errors import BrokerUnavailable, TooManyDeadLetters, TransientError, UndecodableRecord
 from aggregator.core.fold import Folder
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
@@ -191,8 +191,12 @@ class Ingest:
         )
 
     async def _start_partitions(self) -> None:
-        """Decide where new partitions start; until that is known they stay paused, and polling goes on."""
-        while self._progress.unstarted and not self._stopping:
+        """Decide where new partitions start; until that is known all stay paused, and polling goes on.
+
+        Not so for what is offline: it is waited for while the others are read.  Records that come of it before it is
+        started count once as well, and move no progress.
+        """
+        while self._progress.startable() and not self._stopping:
             self._pause()
             try:
                 await self._progress.start()
@@ -201,9 +205,13 @@ class Ingest:
                 await self._fetch()
             else:
                 self._retrying.succeeded("start")
-                if self._progress.unstarted:  # decided anew, with a poll in between
+                if self._progress.startable():  # decided anew, with a poll in between
                     await self._fetch()
-        self._retrying.succeeded("start")  # also where what could not start was given up meanwhile
+        if offline := sorted(self._progress.unstarted):
+            names = ", ".join(f"{partition.topic}/{partition.number}" for partition in offline)
+            self._retrying.failed("start", BrokerUnavailable(f"no broker leads {names}"))
+        else:
+            self._retrying.succeeded("start")  # also where what could not start was given up meanwhile
         self._resume()
 
     def _pause(self) -> None:

@@ -7,7 +7,7 @@ Every method may raise `TransientError` (nothing or part of it was done; doing a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -95,6 +95,9 @@ class Source(Protocol):
 
     def assigned(self) -> Sequence[Partition]:
         """Sorted; empty while the group rebalances."""
+
+    def offline(self) -> Collection[Partition]:
+        """Assigned partitions that no broker leads just now: they can't be read, and nothing be asked of them."""
 
     async def input_partitions(self) -> Sequence[Partition]:
         """All partitions of all input topics, sorted, whoever reads them; from metadata that is kept fresh."""

@@ -127,13 +127,19 @@ class PartitionProgress:
         """Whether any partition is being read again that a store may have forgotten, if only in part."""
         return any((owned.recorded or 0) < owned.rebuilt_at for owned in self._owned.values())
 
+    def startable(self) -> list[Partition]:
+        """The unstarted partitions but those that are offline, which must not hold up the others."""
+        if not self.unstarted:
+            return []
+        return sorted(self.unstarted.difference(self._source.offline()))
+
     async def start(self) -> None:
-        """Decide where the unstarted partitions begin, write that down and seek there.
+        """Decide where the startable partitions begin, write that down and seek there.
 
         Those whose progress changes meanwhile stay unstarted.
         """
         await self._clock.agree()
-        partitions = sorted(self.unstarted)
+        partitions = self.startable()
         applied = await self._store.read(partitions)
         committed = await self._source.committed(partitions)
         beginnings = await self._source.beginning_offsets(partitions)

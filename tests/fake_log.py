@@ -7,10 +7,11 @@ looks like from outside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggregator.core.errors import BrokerUnavailable
 from aggregator.core.model import Partition, SessionRef
 from aggregator.ports import Fetched, InputRecord, PartitionHead
 
@@ -100,6 +101,7 @@ class FakeSource:
         self._assigned = list(assigned)
         self._positions = {partition: log.committed.get(partition, 0) for partition in assigned}
         self._paused = False
+        self.without_leader: set[Partition] = set()
 
     def deal(self, partitions: Sequence[Partition]) -> None:
         """Change the assignment; reading goes on from what was committed."""
@@ -110,7 +112,7 @@ class FakeSource:
         await asyncio.sleep(0)
         records: dict[Partition, Sequence[InputRecord]] = {}
         if not self._paused:
-            for partition in self._assigned:
+            for partition in self._online():
                 position = self._positions[partition]
                 part = self._log.partitions.get(partition, [])[position : position + max_records]
                 if part:
@@ -118,15 +120,21 @@ class FakeSource:
                     self._positions[partition] = position + len(part)
         return Fetched(records)
 
+    def _online(self) -> list[Partition]:
+        return [partition for partition in self._assigned if partition not in self.without_leader]
+
     def heads(self) -> Mapping[Partition, PartitionHead]:
         now_ms = self._clock.now_ms()
-        return {p: PartitionHead(len(self._log.partitions.get(p, [])), now_ms) for p in self._assigned}
+        return {p: PartitionHead(len(self._log.partitions.get(p, [])), now_ms) for p in self._online()}
 
     def positions(self) -> Mapping[Partition, int]:
         return dict(self._positions)
 
     def assigned(self) -> Sequence[Partition]:
         return sorted(self._assigned)
+
+    def offline(self) -> Collection[Partition]:
+        return self.without_leader
 
     async def input_partitions(self) -> Sequence[Partition]:
         return sorted(self._log.partitions)
@@ -135,6 +143,8 @@ class FakeSource:
         return {p: self._log.committed[p] for p in partitions if p in self._log.committed}
 
     async def beginning_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        if not self.without_leader.isdisjoint(partitions):
+            raise BrokerUnavailable("no leader answers")
         return dict.fromkeys(partitions, 0)
 
     async def end_offsets(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:

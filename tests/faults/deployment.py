@@ -154,14 +154,15 @@ class Deployment(Pipeline):
             await asyncio.gather(*waiting)
 
     async def _append(self, producer: AIOKafkaProducer, record: Delivery, shift_ms: int) -> None:
-        known = await producer.partitions_for(self.topic)
-        among = range(PARTITIONS, self.partitions)
-        new = record.partition % len(among) + PARTITIONS if among and self.dice.random() < 0.5 else record.partition
+        partition = record.partition
+        if self.partitions > PARTITIONS and self.dice.random() < 0.5:  # some have been added
+            new = self.dice.randrange(PARTITIONS, self.partitions)
+            partition = new if new in await producer.partitions_for(self.topic) else partition
         append = await producer.send(
             self.topic,
             record.value,
             key=None if record.value is not None else b"k",  # a client takes no record of neither
-            partition=new if new in known else record.partition,
+            partition=partition,
             timestamp_ms=round(time.time() * 1000) + shift_ms,
         )
         place = await append

@@ -131,6 +131,28 @@ async def test_an_entry_is_not_late_where_one_batch_spans_more_than_the_idle_tim
     assert entry.deadline_ms <= real
 
 
+async def test_a_partition_that_no_broker_leads_is_waited_for_while_the_others_are_read() -> None:
+    world = fresh_world()
+    turn(world, LEFT, 1)
+    turn(world, RIGHT, 2)
+    worker = Worker(world, [LEFT, RIGHT], {}, crash=False)
+    worker.source.without_leader.add(RIGHT)
+    await worker.ingest.on_assigned([LEFT, RIGHT])
+    tasks = [asyncio.create_task(worker.ingest.read()), asyncio.create_task(worker.ingest.apply())]
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert world.log.committed == {LEFT: 1}
+    assert worker.ingest._retrying.trouble() == [f"start: no broker leads {RIGHT.topic}/{RIGHT.number}"]
+    assert await world.stores.progress.watermarks([LEFT, RIGHT]) is None  # so nothing closes
+    worker.source.without_leader.clear()
+    for _ in range(200):
+        await asyncio.sleep(0)
+    trouble = worker.ingest._retrying.trouble()
+    await end(tasks)
+    assert world.log.committed == {LEFT: 1, RIGHT: 1}
+    assert trouble == []
+
+
 async def test_readiness_recovers_where_partitions_that_could_not_start_are_taken_away() -> None:
     """A worker that stands by is well, whatever it could not do for the partitions that it had."""
     world = fresh_world()

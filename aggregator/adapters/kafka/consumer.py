@@ -257,6 +257,11 @@ class GroupConsumer:
         """What the group has dealt to this member last, sorted; also while it is being revoked."""
         return sorted(self._consumer.assignment())
 
+    def offline(self) -> list[TopicPartition]:
+        """Which of them no broker leads, by metadata that is fetched anew as long as that is so."""
+        cluster = self._consumer._client.cluster  # noqa: SLF001
+        return [partition for partition in self.assignment() if cluster.leader_for_partition(partition) == -1]
+
     def position(self, partition: TopicPartition) -> int | None:
         """The offset that is read next; None while that is being found out."""
         subscription = self._consumer._subscription.subscription  # noqa: SLF001

@@ -13,7 +13,7 @@ store that is away would throw the member out of the group, and exceptions would
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
@@ -241,6 +241,10 @@ class KafkaSource:
         """For each assigned partition: the offset that the next `fetch` goes on from (past gaps of the log)."""
         found = {Partition(*partition): self._consumer.position(partition) for partition in self._ours()}
         return {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def offline(self) -> Collection[Partition]:
+        """Assigned partitions that no broker leads just now."""
+        return {Partition(*partition) for partition in self._consumer.offline()}
 
     async def input_partitions(self) -> Sequence[Partition]:
         """All partitions of all input topics, sorted; `metadata_max_age_ms` old at most while brokers answer.
