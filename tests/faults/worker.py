@@ -17,6 +17,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
+from aggregator import cli
 from aggregator.__main__ import main
 from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink
 from aggregator.adapters.kafka.source import KafkaSource
@@ -74,15 +75,16 @@ def _die_at(when: When, step: str, call: int) -> None:
 
 
 def _lead_through(ways: dict[str, int]) -> None:
-    connect: Callable[..., Awaitable[Any]] = asyncio.BaseEventLoop.create_connection
+    """Let the program's own kind of event loop connect through the proxies; no method of uvloop's can be replaced."""
+    loop: type[asyncio.AbstractEventLoop] = cli._loop_factory() or asyncio.SelectorEventLoop
 
-    @functools.wraps(connect)
-    async def led(loop: asyncio.BaseEventLoop, factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
-        if str(port) not in ways:
-            raise RuntimeError(f"no way through a proxy leads to {host}:{port}, only to {sorted(ways)}")
-        return await connect(loop, factory, host, ways[str(port)], **named)
+    class Led(loop):  # type: ignore[misc, valid-type]
+        async def create_connection(self, factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
+            if str(port) not in ways:
+                raise RuntimeError(f"no way through a proxy leads to {host}:{port}, only to {sorted(ways)}")
+            return await super().create_connection(factory, host, ways[str(port)], **named)
 
-    setattr(asyncio.BaseEventLoop, "create_connection", led)  # noqa: B010 - a plain assignment is no method's type
+    setattr(cli, "_loop_factory", lambda: Led)  # noqa: B010 - a plain assignment is no function's type
 
 
 if __name__ == "__main__":
