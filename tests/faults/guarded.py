@@ -45,6 +45,7 @@ class Guarded(Store):
 
     async def fail_over(self, *, behind_s: float) -> None:
         """Kill the master once its replica has missed the writes of so many seconds; the Sentinels do the rest."""
+        await asyncio.to_thread(self.guard.look_again)
         await asyncio.to_thread(self.guard.wait_for_replica)
         self.guard.stop_replication()
         await asyncio.sleep(behind_s)
@@ -52,6 +53,7 @@ class Guarded(Store):
 
     async def depose(self) -> None:
         """Let the master hang until its replica has taken over; then it goes on, and is told that it is one now."""
+        await asyncio.to_thread(self.guard.look_again)
         await asyncio.to_thread(self.guard.wait_for_replica)
         hanging = self.guard.master
         assert hanging.process is not None
@@ -96,13 +98,20 @@ async def sentinels_fail_over(deployment: Deployment) -> None:
 _DEPOSED = "master under Sentinels hangs and is deposed"
 
 
-@fault(_DEPOSED, "redis", "workers wait until another is master", forgets=True, stores=["guarded"])
+@fault(
+    _DEPOSED,
+    "redis",
+    "it is taken for the master for some seconds more; what it takes meanwhile is read again",
+    forgets=True,
+    stores=["guarded"],
+    within_s=30.0,
+)
 async def deposed(deployment: Deployment) -> None:
-    """When it goes on, it believes for some seconds that it is the master still."""
+    """It goes on as soon as another is the master, and is told only then."""
     store = deployment.store
     assert isinstance(store, Guarded)
     await store.depose()
     since_s = time.monotonic()
+    await asyncio.to_thread(store.guard.wait_for_replica)
     deployment.look_again()
     await deployment.caught_up(_DEPOSED, since_s)
-    await asyncio.to_thread(store.guard.wait_for_replica)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,17 @@ from tests.faults.stores import single
 from tests.faults.toxiproxy import Toxiproxy
 
 _SEEDS = (7, 8)
+
+
+async def test_no_way_leads_past_the_proxies() -> None:
+    """Else faults of the network would be none, and nothing would tell."""
+    command = [sys.executable, "-m", "tests.faults.worker", "check"]
+    environment = os.environ | {"FAULTS_WAYS": "{}"}
+    piped = asyncio.subprocess.PIPE
+    checking = await asyncio.create_subprocess_exec(*command, env=environment, stdout=piped, stderr=piped)
+    _, said = await checking.communicate()
+    assert checking.returncode == 1
+    assert b"no way through a proxy leads to localhost:" in said
 
 
 @pytest.mark.timeout(240)

@@ -75,15 +75,16 @@ def _die_at(when: When, step: str, call: int) -> None:
 
 
 def _lead_through(ways: dict[str, int]) -> None:
-    base: Any = cli._loop_factory() or asyncio.SelectorEventLoop
+    """Let the program's own kind of event loop connect through the proxies; no method of uvloop's can be replaced."""
+    loop: type[asyncio.AbstractEventLoop] = cli._loop_factory() or asyncio.SelectorEventLoop
 
-    class Led(base):  # type: ignore[misc]  # its own loop, uvloop's as a rule
+    class Led(loop):  # type: ignore[misc, valid-type]
         async def create_connection(self, factory: Any, host: Any = None, port: Any = None, **named: Any) -> Any:
             if str(port) not in ways:
                 raise RuntimeError(f"no way through a proxy leads to {host}:{port}, only to {sorted(ways)}")
             return await super().create_connection(factory, host, ways[str(port)], **named)
 
-    cli._loop_factory = lambda: Led
+    setattr(cli, "_loop_factory", lambda: Led)  # noqa: B010 - a plain assignment is no function's type
 
 
 if __name__ == "__main__":
