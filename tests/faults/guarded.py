@@ -31,7 +31,7 @@ class Guarded(Store):
         self._ways = ways  # by seat
 
     def client(self) -> redis.Redis:
-        return redis.Redis(host=LOCALHOST, port=self.guard.master.port, protocol=2, **IMPATIENT)
+        return redis.Redis(host=LOCALHOST, port=self.masters()[0].port, protocol=2, **IMPATIENT)
 
     @property
     def url(self) -> str:
@@ -41,6 +41,7 @@ class Guarded(Store):
         return self._ways[seat]
 
     def masters(self) -> list[RedisServer]:
+        self.guard.look_again()
         return [self.guard.master]
 
     async def fail_over(self, *, behind_s: float) -> None:

@@ -132,6 +132,7 @@ async def _carried_out(schedule: Schedule, made: Deployment, records: Sequence[D
         for at_s, fault in schedule.faults:
             tasks.create_task(do(at_s, fault))
     await made.heal()
+    made.look_again()
     await made.caught_up("all faults over", time.monotonic())
     found = await assert_right(made, records, lost=schedule.forgets)
     assert not made.died, f"workers ended by themselves: {made.died}"
