@@ -139,7 +139,7 @@ def figures(deployment: Pipeline) -> dict[str, dict[str, str]]:
     return {
         key: comparable_hash(fields)
         | {name: value for name, value in deployment.hash(f"{key}:models").items() if value != "0"}
-        | {trace: json.dumps(entry) for trace, entry in deployment.traces(key).items()}
+        | {trace: json.dumps(entry) for trace, entry in deployment.traces(f"{key}:traces").items()}
         for key, fields in shown.items()
         if fields["trace_count"] != "0"
     }
