@@ -16,7 +16,6 @@ from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, redis_servers_available
 
 MOST_BYTES: Final = 256 * 1024 * 1024
-GROWTH_BYTES: Final = 48 * 1024 * 1024
 STANDSTILL_S: Final = 5.0
 SESSION_TIMEOUT_S: Final = 3.0
 DEFAULTS: Final = {
@@ -53,16 +52,15 @@ async def under_pressure(made: Pipeline, redis: RedisServer, records: int, *, sl
     return worker, look
 
 
-async def assert_bore_it(made: Pipeline, worker: Worker, look: Look) -> None:
+async def assert_bore_it(made: Pipeline, worker: Worker, look: Look, *, growth_bytes: int) -> None:
     """Memory, health, progress and membership were as promised, and every span counts once."""
     total = made.ends.total()
-    growth = look.resident[-1] - look.resident[len(look.resident) // 4]
     print(f"RSS {look.resident[0] >> 20} to {max(look.resident) >> 20} MB, at the end {look.resident[-1] >> 20} MB")
     assert look.live == ALL_WELL
     assert look.ready == ALL_WELL, "it works, and says so"
     assert look.longest_standstill_s < STANDSTILL_S
     assert resident_bytes(worker, "VmHWM") < MOST_BYTES
-    assert growth < GROWTH_BYTES
+    assert max(look.resident) - look.resident[0] < growth_bytes, "what is read ahead of Redis is held in memory"
     assert len(worker.events("partitions_assigned")) == 1
     assert not worker.events("partitions_revoked")
     assert not worker.events("retrying") or not (await worker.metrics()).value("redis_retries_total")
@@ -80,4 +78,4 @@ async def test_a_slow_redis_and_a_lag_are_borne(
     """`tests/heavy/test_lag.py` does the same with a million records."""
     async with pipeline(kafka_broker, redis_server, tmp_path) as made:
         worker, look = await under_pressure(made, redis_server, 20_000, slow_s=2.5 * SESSION_TIMEOUT_S)
-        await assert_bore_it(made, worker, look)
+        await assert_bore_it(made, worker, look, growth_bytes=16 * 1024 * 1024)

@@ -21,4 +21,4 @@ async def test_a_lag_of_a_million_records_is_borne(
 ) -> None:
     async with pipeline(apache_kafka, redis_server, tmp_path) as made:
         worker, look = await under_pressure(made, redis_server, RECORDS, slow_s=10 * SESSION_TIMEOUT_S)
-        await assert_bore_it(made, worker, look)
+        await assert_bore_it(made, worker, look, growth_bytes=96 * 1024 * 1024)
