@@ -225,6 +225,7 @@ class _Worker:
             topics=() if kafka.topic_pattern else kafka.topics,
             pattern=kafka.topic_pattern,
             fetch_max_bytes=ingest.fetch_max_bytes,
+            inflated_bytes=ingest.max_inflated_bytes,
             session_timeout_ms=kafka.session_timeout_ms,
             rebalance_timeout_ms=_ms(_REBALANCE_TIMEOUT_S),
             request_timeout_ms=kafka.request_timeout_ms,
