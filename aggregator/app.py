@@ -146,7 +146,12 @@ class _Worker:
         keys = Keys(settings.redis.key_prefix, closing_shards=session.closing_shards)
         self._brokers = ",".join(kafka.bootstrap_servers)
         self._security = kafka_arguments(kafka)
-        self._producer = Producer(self._brokers, client_id=kafka.client_id, security=self._security)
+        self._producer = Producer(
+            self._brokers,
+            client_id=kafka.client_id,
+            delivery_timeout_s=kafka.request_timeout_ms / 1000,
+            security=self._security,
+        )
         self._rebalances = rebalances = _Rebalances()
         self._source = source = KafkaSource(
             self._source_options(), rebalances, security=self._security, on_reset=self._on_reset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ def compressed(codec: str, *values: bytes) -> bytes:
     """A batch of these values."""
     builder = _DefaultRecordBatchBuilderPy(2, 0, False, -1, -1, 0, 2**40)
     for offset, value in enumerate(values):
-        builder.append(offset, 1000, b"k", value, [])
+        builder.append(offset, round(time.time() * 1000), b"k", value, [])  # else retention takes it at once
     plain = bytes(builder.build())
     return sealed(codec, plain, CODECS[codec][1](plain[_HEAD_BYTES:]))
 
