@@ -69,6 +69,7 @@ local VERSION_UNIT = 4294967296  -- a version is (distinct spans, replacements)
 local BILLION = 1000000000
 local SLICE = 1000  -- even, since fields and values go in pairs
 local LISTED = 16
+local MOST_MODELS, OTHER = 100, '(other)'  -- as in core/put.py
 
 local argument = ARGV[1]
 local offset, idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, trace_life_ms, item_count =
@@ -417,6 +418,33 @@ local function read_models()
   return call_with('HMGET', models_key, model_args, size)
 end
 
+-- Takes the names that a session has no room for together as OTHER; `stored` is what was read of the models that move,
+-- and what is returned is that anew.  Once there is OTHER, no name is added: so what a trace takes back it takes from
+-- where it was put.  With the last of it OTHER goes as well.
+local function bound_models(stored, new)
+  local at, unknown = 0, {}
+  for name, by in pairs(moved_models) do
+    if not stored[at + 1] and name ~= OTHER then
+      unknown[#unknown + 1] = name
+    end
+    at = at + ALWAYS_READ + (by[7] ~= 0 and 1 or 0) + (by[8] ~= 0 and 1 or 0)
+  end
+  local room = MOST_MODELS
+  if #unknown > 0 and not new then
+    local known = floor(call('HLEN', models_key) / ALWAYS_READ)
+    room = call('HEXISTS', models_key, OTHER .. MODEL_FIELDS[1]) == 1 and 0 or max(0, room - known)
+  end
+  if #unknown <= room then
+    return stored
+  end
+  table.sort(unknown, byte_order)
+  for index = room + 1, #unknown do
+    add_model(OTHER, 1, unpack(moved_models[unknown[index]]))
+    moved_models[unknown[index]] = nil
+  end
+  return new and stored or read_models()
+end
+
 local function write_models(stored)
   local changes, deletes, at, size = model_args, {}, 0, 0
   for name, by in pairs(moved_models) do  -- in the order in which they were read: nothing was added since
@@ -735,9 +763,9 @@ end
 
 -- Writes everything that a put changed; returns the transition.
 local function write(names_at, state, bounds, last_ms, was_user, new, leftovers)
-  local was_folded, models = state[FOLDED], {}
+  local was_folded, models = state[FOLDED], new and {} or read_models()
+  models = bound_models(models, new)
   if not new then
-    models = read_models()
     if replaced then
       read_sums(moved, 0)  -- those of which only the old versions had something
     end
@@ -762,8 +790,9 @@ local function write(names_at, state, bounds, last_ms, was_user, new, leftovers)
     size = size + 2
   end
   size = plan_sums(size, new)
-  if new or moved[TRUNCATED] ~= 0 or state[FOLDED] ~= was_folded then
+  if new or moved[TRUNCATED] ~= 0 or state[FOLDED] ~= was_folded or moved_models[OTHER] then
     local truncated = state[FOLDED] > 0 or tonumber(sums[TRUNCATED] or 0) > 0
+      or ((moved_models[OTHER] or not new) and call('HEXISTS', models_key, OTHER .. MODEL_FIELDS[1]) == 1)
     sets[size + 1], sets[size + 2] = 'truncated', truncated and '1' or '0'
     size = size + 2
   end
