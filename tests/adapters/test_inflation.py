@@ -68,6 +68,9 @@ def test_what_does_not_fit_beside_others_is_told_from_what_never_fits(codec: str
             inflation.inflated(codec, packed(codec, b"1"))
     with inflation.bounded():
         assert len(inflation.inflated(codec, whole)) == MIB
+    with inflation.bounded(together=False):
+        for _ in range(3):
+            assert len(inflation.inflated(codec, whole)) == MIB
 
 
 @every_codec

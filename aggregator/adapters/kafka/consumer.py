@@ -185,7 +185,7 @@ class GroupConsumer:
     async def _getmany(self, max_records: int, *only: TopicPartition) -> dict[TopicPartition, list[InputRecord]]:
         before = {partition: self.position(partition) for partition in only or self.assignment()}
         try:
-            with self._inflation.bounded():  # without a time-out it waits for nothing
+            with self._inflation.bounded(together=max_records > 1):  # without a time-out it waits for nothing
                 fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(
                     *only, max_records=max_records
                 )

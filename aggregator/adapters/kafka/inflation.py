@@ -44,13 +44,17 @@ class Inflation:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._spent_bytes = 0
+        self._together = True
         self._buffer: mmap.mmap | None = None
 
     @contextmanager
-    def bounded(self) -> Iterator[None]:
-        """Bound what is unpacked inside, by whomever; nothing else may run meanwhile."""
-        global _current
-        self._spent_bytes = 0
+    def bounded(self, *, together: bool = True) -> Iterator[None]:
+        """Bound what is unpacked inside, by whomever; nothing else may run meanwhile.
+
+        Not `together`: each batch alone, where none outlives the next (as when a single record is looked for).
+        """
+        global _current  # the codecs have no other way to know
+        self._spent_bytes, self._together = 0, together
         before, _current = _current, self
         try:
             yield
@@ -73,7 +77,8 @@ class Inflation:
                 f"{codec} inflates {len(payload)} bytes to more than {self._limit_bytes} "
                 "(AGGREGATOR_INGEST__MAX_INFLATED_BYTES)"
             )
-        self._spent_bytes += len(data)
+        if self._together:
+            self._spent_bytes += len(data)
         return data
 
     def _through_buffer(
