@@ -149,7 +149,12 @@ class _Worker:
         self._clock = clock = AgreedClock(own_clock, RedisTime(self._redis, keys), metrics)
         self._brokers = ",".join(kafka.bootstrap_servers)
         self._security = kafka_arguments(kafka)
-        self._producer = Producer(self._brokers, client_id=kafka.client_id, security=self._security)
+        self._producer = Producer(
+            self._brokers,
+            client_id=kafka.client_id,
+            delivery_timeout_s=kafka.request_timeout_ms / 1000,
+            security=self._security,
+        )
         self._rebalances = rebalances = _Rebalances()
         self._source = source = KafkaSource(
             self._source_options(), rebalances, security=self._security, on_reset=self._on_reset
@@ -228,6 +233,7 @@ class _Worker:
             topics=() if kafka.topic_pattern else kafka.topics,
             pattern=kafka.topic_pattern,
             fetch_max_bytes=ingest.fetch_max_bytes,
+            inflated_bytes=ingest.max_inflated_bytes,
             session_timeout_ms=kafka.session_timeout_ms,
             rebalance_timeout_ms=_ms(_REBALANCE_TIMEOUT_S),
             request_timeout_ms=kafka.request_timeout_ms,

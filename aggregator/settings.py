@@ -120,6 +120,7 @@ class IngestSettings(_Group):
 
     max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 500
     fetch_max_bytes: Annotated[int, Field(ge=65_536, le=1_073_741_824)] = 4_194_304
+    max_inflated_bytes: Annotated[int, Field(ge=1_048_576, le=1_073_741_824)] = 33_554_432
     trace_cache_spans: Annotated[int, Field(ge=0, le=10_000_000)] = 50_000
 
 

@@ -24,6 +24,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port
@@ -43,6 +44,8 @@ listeners=CONTROLLER://{host}:{controller_port},{listening}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 log.dirs={directory}/logs
 auto.create.topics.enable=false
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 offsets.topic.num.partitions=4
@@ -112,6 +115,21 @@ class Broker:
                 await asyncio.sleep(0.05)
 
     @asynccontextmanager
+    async def write_denied(self, topic: str) -> AsyncIterator[None]:
+        """An ACL keeps everybody from writing to the topic."""
+        async with self.admin() as admin:
+            denied = (_TOPIC, topic, _LITERAL, "User:*", "*", _WRITE, _DENY)
+            _raise_for_acls(await admin._client.send(1, CreateAclsRequest(*denied)))
+            # An ACL that denies leaves nothing allowed that no other one allows.
+            allowed = (_TOPIC, topic, _LITERAL, "User:*", "*", _ALL, _ALLOW)
+            _raise_for_acls(await admin._client.send(1, CreateAclsRequest(*allowed)))
+            try:
+                yield
+            finally:
+                for one in (denied, allowed):
+                    await admin._client.send(1, DeleteAclsRequest(*one))
+
+    @asynccontextmanager
     async def producer(self, **settings: Any) -> AsyncIterator[AIOKafkaProducer]:
         """A producer of the test's own."""
         producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap_servers, **({"acks": "all"} | settings))
@@ -126,6 +144,19 @@ def _raise_for(errors: Sequence[tuple[Any, ...]]) -> None:
     for name, code, *rest in errors:
         if code:
             raise for_code(code)(f"{name}: {rest}")
+
+
+def _raise_for_acls(reply: Any) -> None:
+    for code, message in reply.creation_responses:
+        if code:
+            raise for_code(code)(message)
+
+
+# As the protocol numbers them.
+_TOPIC: Final = 2
+_LITERAL: Final = 3
+_ALL, _WRITE = 2, 4
+_DENY, _ALLOW = 2, 3
 
 
 class KafkaProcess:

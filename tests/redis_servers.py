@@ -345,6 +345,9 @@ def redis_cluster(running_servers: RunningServers) -> Cluster:
     return running_servers.cluster()
 
 
+_GONE: Final = -2  # what PTTL says of a key that is not there
+
+
 def assert_every_key_lives_or_expires(
     client: redis.Redis | RedisCluster, prefix: str = "agg", *, indexed: bool = False, settled: bool = False
 ) -> None:
@@ -354,7 +357,8 @@ def assert_every_key_lives_or_expires(
     else, which is true once nothing is under way.
     """
     plain: Any = client
-    keys = {key.decode(): plain.pttl(key) for key in plain.scan_iter(count=1000)}
+    found = {key.decode(): plain.pttl(key) for key in plain.scan_iter(count=1000)}
+    keys = {key: ttl_ms for key, ttl_ms in found.items() if ttl_ms != _GONE}  # it has expired since it was found
     live = {key for key in keys if _is_session(key, prefix) and _is_live(plain, key)}
     for key, ttl_ms in keys.items():
         if key.startswith(f"{prefix}:corrupt:"):

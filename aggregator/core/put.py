@@ -13,6 +13,10 @@ from aggregator.core.repeated_calls import NO_SCOPES
 from aggregator.core.summary import cost_source, cost_text, duration_text, rfc3339
 from aggregator.core.usage import trace_counts
 
+MOST_MODELS: Final = 100
+OTHER_MODELS: Final = "(other)"
+"""What models are called together that a trace or a session has no room for; session_put.lua knows both."""
+
 _NANO: Final = 1_000_000_000
 _REPLACEMENTS: Final = 2**32 - 1  # the lower half of a version
 _MODEL_FIGURES: Final = 8
@@ -33,22 +37,11 @@ def trace_put(
     truncated: bool,
 ) -> TracePut:
     """A trace rollup as its session takes it."""
-    counts = trace_counts(rollup, conflicting=conflicting, truncated=truncated)
+    counts = trace_counts(rollup, conflicting=conflicting, truncated=truncated or len(rollup.models) > MOST_MODELS)
     users: list[FirstUse] = []
     for user_id, start_us, span_id in rollup.users:
         users.append(FirstUse(start_us or TIME_LAST, span_id.hex(), user_id))
-    models: dict[str, list[int]] = {}
-    for name, usage in rollup.models.items():
-        models[name] = [
-            usage.calls,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.embedding_tokens,
-            usage.cost_nano // _NANO,
-            usage.cost_nano % _NANO,
-            usage.reported_costs,
-            usage.priced_costs,
-        ]
+    models = _models(rollup)
     bounds = (rollup.started_us, rollup.ended_us)
     hex_id = trace_id.hex().encode()
     entry = BytesWriter()
@@ -63,6 +56,30 @@ def trace_put(
         packed=packed_put(hex_id, version, (changed_ms, born_ms), first, counts, bounds, users, models),
         entry=entry.getvalue(),
     )
+
+
+def _models(rollup: TraceRollup) -> dict[str, list[int]]:
+    """The figures of each model; of more than `MOST_MODELS` the last by name are one, `OTHER_MODELS`."""
+    models: dict[str, list[int]] = {}
+    for name, usage in rollup.models.items():
+        models[name] = [
+            usage.calls,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.embedding_tokens,
+            usage.cost_nano // _NANO,
+            usage.cost_nano % _NANO,
+            usage.reported_costs,
+            usage.priced_costs,
+        ]
+    if len(models) > MOST_MODELS:
+        other = models.pop(OTHER_MODELS, [0] * _MODEL_FIGURES)
+        for name in sorted(models)[MOST_MODELS:]:
+            other = [a + b for a, b in zip(other, models.pop(name), strict=True)]
+        other[4] += other[5] // _NANO
+        other[5] %= _NANO
+        models[OTHER_MODELS] = other
+    return models
 
 
 def tombstone(trace_id: bytes, version: i64, changed_ms: i64, born_ms: i64) -> TracePut:

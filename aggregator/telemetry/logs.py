@@ -40,7 +40,7 @@ class Event(StrEnum):
     TOPIC_CREATED = "topic_created"  # topic, partitions
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
     RECORDS_LOST = "records_lost"  # topic, partition, offset, records: retention took them before they were read
-    RECORDS_UNREADABLE = "records_unreadable"  # topic, partition, offset: some from there on can't be unpacked
+    RECORDS_UNREADABLE = "records_unreadable"  # topic, partition, offset, next_offset, error: some can't be unpacked
     COMMIT_PASSED_OVER = "commit_passed_over"  # partitions, error
     GROUP_NOT_LEFT = "group_not_left"  # seconds
     PLAIN_PRODUCER = "plain_producer"  # error

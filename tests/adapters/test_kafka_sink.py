@@ -209,3 +209,18 @@ async def test_an_unreachable_broker_is_transient() -> None:
     with pytest.raises(BrokerUnavailable, match="not started"):
         await producer.send([Message("t", b"k", b"v", ())])
     await producer.close()
+
+
+async def test_what_is_larger_than_any_request_is_refused_and_blocks_nothing(apache_kafka: Broker) -> None:
+    topic, dead = await apache_kafka.create_topic("summaries"), await apache_kafka.create_topic("dead")
+    huge = bytes(101 * 1024 * 1024)
+    async with producing(apache_kafka.bootstrap_servers) as producer:
+        with pytest.raises(SummaryTooLarge, match="p/large"):
+            await KafkaSummarySink(producer, topic).publish(
+                [(SessionRef("p", "large"), huge), (SessionRef("p", "small"), b"{}")]
+            )
+        await KafkaDeadLetters(producer, dead).send(Record(value=huge), reason="other", detail="", partial=False)
+    (kept,) = await read(apache_kafka.bootstrap_servers, topic, 1)
+    assert kept.key == b"p/small"
+    (letter,) = await read(apache_kafka.bootstrap_servers, dead, 1)
+    assert dict(letter.headers)["value-omitted"] == str(len(huge)).encode()

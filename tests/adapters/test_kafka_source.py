@@ -41,6 +41,7 @@ from aggregator.core.model import Partition
 from aggregator.embedded.broker import EmbeddedBroker
 from aggregator.embedded.process import LOCALHOST, free_port
 from aggregator.ports import InputRecord
+from tests.adapters.batches import CODECS, append, compressed
 from tests.kafka_servers import Broker
 
 
@@ -747,3 +748,56 @@ def test_a_batch_with_a_wrong_checksum_is_set_aside_whole() -> None:
     assert found.next_offset == 11
     with pytest.raises(CorruptRecordException):
         unpack(partition, b"\x00" * 40, 8)
+
+
+async def fetched(reader: Reader, count: int) -> tuple[list[InputRecord], list[int]]:
+    """That many records, over whatever can't be unpacked at first; and how many came at once."""
+    came: list[InputRecord] = []
+    sizes: list[int] = []
+    deadline = time.monotonic() + 20
+    while len(came) < count:
+        assert time.monotonic() < deadline, [record.offset for record in came]
+        with suppress(BrokerUnavailable):
+            answer = await reader.source.fetch(max_records=100, timeout_s=0.1)
+            found = [record for records in answer.records.values() for record in records]
+            came += found
+            sizes += [len(found)] if found else []
+    return came, sizes
+
+
+async def test_batches_that_inflate_are_taken_as_far_as_there_is_room(apache_kafka: Broker) -> None:
+    """Each of them fits, five together do not: in order, each once, and no more at a time than may be."""
+    topic = await apache_kafka.create_topic(partitions=2)
+    inside = [bytes([number]) * 300_000 for number in range(20)]
+    batches = [compressed(list(CODECS)[number % 4], value) for number, value in enumerate(inside)]
+    await append(apache_kafka, topic, *batches[:10])
+    await append(apache_kafka, topic, *batches[10:], partition=1)
+    async with reading(apache_kafka, topics=[topic], inflated_bytes=1_300_000) as reader:
+        came, sizes = await fetched(reader, 20)
+    assert max(sizes) <= 4
+    for partition in (0, 1):
+        assert [(record.offset, record.value) for record in came if record.partition == partition] == list(
+            enumerate(inside[10 * partition : 10 * partition + 10])
+        )
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_a_batch_that_inflates_too_far_is_set_aside_raw(apache_kafka: Broker, codec: str) -> None:
+    topic = await apache_kafka.create_topic(partitions=2)
+    bomb = compressed(codec, b"before", bytes(2_000_000))
+    await append(apache_kafka, topic, compressed(codec, b"0"), bomb, compressed(codec, b"3"), bomb)
+    await append(apache_kafka, topic, compressed(codec, b"other"), partition=1)
+    await produce(apache_kafka, topic, b"6")
+    async with reading(apache_kafka, topics=[topic], inflated_bytes=1_000_000) as reader:
+        came, _ = await fetched(reader, 6)
+        assert reader.source.positions()[Partition(topic, 0)] == 7
+    found = {record.offset: record for record in came if record.partition == 0}
+    assert sorted(found) == [0, 1, 3, 4, 6]
+    assert [found[offset].value for offset in (0, 3, 6)] == [b"0", b"3", b"6"]
+    raw = found[1]
+    assert raw.value is not None
+    assert raw.value[61:] == bomb[61:], "the broker rewrites no more than the head"
+    ((name, detail),) = raw.headers
+    assert name == "unreadable"
+    assert b"batch of offsets 1 to 2 that can't be decompressed" in detail
+    assert b"AGGREGATOR_INGEST__MAX_INFLATED_BYTES" in detail

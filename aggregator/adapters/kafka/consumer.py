@@ -26,6 +26,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import CorruptRecordException, KafkaError
 
 from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.inflation import Inflation, NoRoomLeftError
 from aggregator.adapters.kafka.unreadable import unpacked
 from aggregator.core.errors import FatalError
 from aggregator.core.model import Partition
@@ -35,6 +36,7 @@ from aggregator.telemetry import Event, get_logger
 log = get_logger()
 
 _CORRUPT_FETCHES: Final = 3
+_MOST_RECORDS: Final = 100_000  # what may be asked for at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class SourceOptions:
     Memory: per broker at most `fetch_max_bytes` are fetched ahead and as much is on its way (Kafka exceeds it only for
     a single larger record); `partition_fetch_bytes` keeps one busy partition from taking all of it.  Larger answers
     are no faster: those of 8 MB cost the client half as much again per record as those of 4 MB.
+    The compressed batches of one `drain` inflate to at most `inflated_bytes`; one that does not fit alone can't be
+    unpacked.
     `check_crcs` costs some 0.4 µs per kilobyte, near half of all that reading costs; without it a record that was
     spoilt on the way or on a disk is dead-lettered at best and believed at worst.
     `fetch_wait_ms` is how long a broker holds back an empty answer, hence how often an idle partition moves time.
@@ -66,6 +70,7 @@ class SourceOptions:
     group_instance_id: str | None = None
     fetch_max_bytes: int = 4 * 1024 * 1024
     partition_fetch_bytes: int = 1024 * 1024
+    inflated_bytes: int = 32 * 1024 * 1024
     check_crcs: bool = True
     fetch_wait_ms: int = 500
     session_timeout_ms: int = 45_000
@@ -88,6 +93,8 @@ class GroupConsumer:
         self._options = options
         self._woken: asyncio.Future[None] | None = None
         self._corrupt: Counter[TopicPartition] | None = None  # while an answer can't be unpacked: how often so far
+        self._inflation = Inflation(options.inflated_bytes)
+        self._fitting = float(_MOST_RECORDS)  # how many records fit into `inflated_bytes` at once, by experience
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=options.bootstrap_servers,
             group_id=options.group_id,
@@ -170,26 +177,34 @@ class GroupConsumer:
         unpacked, aiokafka throws away what it took of the others, though it has moved on in them: they are moved back.
         Then partitions are taken one by one, to find the one to blame; what can't be unpacked `_CORRUPT_FETCHES` times
         is no accident of the way here, and is read by `unreadable.unpacked`.
+        Where batches don't fit into `inflated_bytes` together, what was taken is moved back too, and fewer are taken.
         """
-        if self._corrupt is not None:
-            return await self._drain_each(max_records)
-        try:
-            return await self._getmany(max_records)
-        except CorruptRecordException:
-            self._corrupt = Counter()
-            raise
+        while True:
+            fitting = max(1, min(max_records, int(self._fitting)))
+            try:
+                drained = await (self._getmany(fitting) if self._corrupt is None else self._drain_each(fitting))
+            except NoRoomLeftError:
+                self._fitting = fitting / 4
+            except CorruptRecordException:
+                self._corrupt = Counter() if self._corrupt is None else self._corrupt
+                raise
+            else:
+                if drained and self._fitting < _MOST_RECORDS:
+                    self._fitting = max(1.0, self._fitting) * 1.125
+                return drained
 
     async def _getmany(self, max_records: int, *only: TopicPartition) -> dict[TopicPartition, list[InputRecord]]:
         before = {partition: self.position(partition) for partition in only or self.assignment()}
         try:
-            fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(
-                *only, max_records=max_records
-            )
+            with self._inflation.bounded(together=max_records > 1):  # without a time-out it waits for nothing
+                fetched: dict[TopicPartition, list[InputRecord]] = await self._consumer.getmany(
+                    *only, max_records=max_records
+                )
         except BaseException as error:
             for partition, offset in before.items():
                 if offset is not None and self.position(partition) not in (offset, None):
                     self.seek(partition, offset)
-            if isinstance(error, Exception) and not isinstance(error, KafkaError):
+            if isinstance(error, Exception) and not isinstance(error, KafkaError | NoRoomLeftError):
                 # Bytes that break the rules come out as whatever Python or a codec raises.
                 raise CorruptRecordException(f"a record can't be unpacked: {error}") from error
             raise
@@ -223,10 +238,19 @@ class GroupConsumer:
                 self._consumer._client,  # noqa: SLF001
                 partition,
                 offset,
+                self._inflation,
                 wait_ms=options.fetch_wait_ms,
                 max_bytes=options.partition_fetch_bytes,
             )
-        log.error(Event.RECORDS_UNREADABLE, topic=partition.topic, partition=partition.partition, offset=offset)
+        if found.problem:
+            log.error(
+                Event.RECORDS_UNREADABLE,
+                topic=partition.topic,
+                partition=partition.partition,
+                offset=offset,
+                next_offset=found.next_offset,
+                error=found.problem,
+            )
         self.seek(partition, found.next_offset)
         return found.records
 

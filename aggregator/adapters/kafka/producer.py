@@ -23,6 +23,7 @@ from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
     MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
     UnknownError,
 )
 
@@ -32,7 +33,9 @@ from aggregator.telemetry import Event, get_logger
 
 log = get_logger()
 
-_REQUEST_BYTES: Final = 100 * 1024 * 1024  # what a broker takes at most (socket.request.max.bytes); it judges the rest
+# What a broker takes at most (socket.request.max.bytes), less what stands around a message: it hangs up on more, and
+# judges the rest.
+_REQUEST_BYTES: Final = 100 * 1024 * 1024 - 64 * 1024
 _BATCH_BYTES: Final = 256 * 1024  # well below the 1 MB that topics take by default, and some 100 summaries
 _STOP_WITHIN_S: Final = 5.0  # whoever wanted an acknowledgement has waited for it before
 _NO_IDEMPOTENCE: Final = (UnknownError, IncompatibleBrokerVersion, ClusterAuthorizationFailedError)
@@ -102,9 +105,10 @@ class Producer:
         """Send all at once and wait for each; returns the indices of those that the broker refuses as too large.
 
         All others are acknowledged then.  Raises `BrokerUnavailable` where that can't be said of all (sending all of
-        them again is safe), and `ConfigurationError`.
+        them again is safe), also where a topic is missing or may not be written, and `ConfigurationError`.
         """
-        with translated("sending to Kafka"):
+        topics = ", ".join(sorted({message.topic for message in messages}))
+        with translated(f"sending to topic {topics}"):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     producer = self._current
@@ -113,24 +117,33 @@ class Producer:
                     refused = await self._send(producer, messages)
                     return await self._replace(producer, messages, refused) if refused else []
             except TimeoutError as error:
-                raise BrokerUnavailable(f"Kafka has not acknowledged for {self._timeout_s:g} s") from error
+                raise BrokerUnavailable(
+                    f"Kafka has not acknowledged what was sent to topic {topics} for {self._timeout_s:g} s; is the "
+                    "topic there?"
+                ) from error
+            except TopicAuthorizationFailedError as error:  # others may go on, and ACLs change without a restart
+                raise BrokerUnavailable(f"Kafka refuses what is sent to topic {topics}; check its ACLs") from error
 
     async def _send(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[int]:
         """Send all and wait for each; returns the indices of those that were refused for good."""
-        waiting: list[asyncio.Future[object]] = []
+        waiting: dict[int, asyncio.Future[object]] = {}
+        errors: dict[int, BaseException | None] = {}
         try:
-            for topic, key, value, headers in messages:
-                waiting.append(await producer.send(topic, value, key=key, headers=list(headers)))
+            for index, (topic, key, value, headers) in enumerate(messages):
+                try:
+                    waiting[index] = await producer.send(topic, value, key=key, headers=list(headers))
+                except MessageSizeTooLargeError as error:  # aiokafka itself, on what no broker takes
+                    errors[index] = error
             if waiting:
-                await asyncio.wait(waiting)
+                await asyncio.wait(waiting.values())
         finally:
-            for future in waiting:  # where we gave up, nobody else looks at how it ends
+            for future in waiting.values():  # where we gave up, nobody else looks at how it ends
                 future.add_done_callback(_look_at)
-        errors = {index: future.exception() for index, future in enumerate(waiting)}
+        errors |= {index: future.exception() for index, future in waiting.items()}
         for error in errors.values():
             if error is not None and not (isinstance(error, KafkaError) and not error.retriable):
                 raise error
-        return [index for index, error in errors.items() if error is not None]
+        return sorted(index for index, error in errors.items() if error is not None)
 
     async def _replace(self, broken: AIOKafkaProducer, messages: Sequence[Message], refused: list[int]) -> list[int]:
         """Put a new producer in the place of one that has refused some; returns those that are really too large.

@@ -1,4 +1,4 @@
-"""What aiokafka can't unpack: a record that breaks its rules, or a batch whose checksum is wrong.
+"""What aiokafka can't unpack: a record that breaks its rules, a batch whose checksum is wrong or that inflates too far.
 
 aiokafka raises for the whole answer and would do so for ever, and there is no going past a record within its batch.
 So such an answer is read here once more, record by record: what can be read is, and the rest is handed out as the raw
@@ -20,6 +20,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint
 
+from aggregator.adapters.kafka.inflation import Inflation, NoRoomLeftError
 from aggregator.ports import InputRecord
 
 _READ_COMMITTED: Final = 1  # as the protocol numbers isolation levels
@@ -42,16 +43,19 @@ class PlainRecord:
 
 
 class Unpacked(NamedTuple):
-    """Records, and the offset to go on from."""
+    """Records, the offset to go on from, and what was wrong with those that were set aside (empty: nothing)."""
 
     records: list[InputRecord]
     next_offset: int
+    problem: str
 
 
-async def unpacked(client: Any, partition: TopicPartition, offset: int, *, wait_ms: int, max_bytes: int) -> Unpacked:
+async def unpacked(
+    client: Any, partition: TopicPartition, offset: int, inflation: Inflation, *, wait_ms: int, max_bytes: int
+) -> Unpacked:
     """Fetch a partition's next answer from its leader in its raw form, and `unpack` it.
 
-    `client` is aiokafka's; raises its errors.
+    `client` is aiokafka's, `inflation` bounds what is unpacked; raises aiokafka's errors.
     """
     leader = client.cluster.leader_for_partition(partition)
     if leader is None or leader < 0:
@@ -62,16 +66,18 @@ async def unpacked(client: Any, partition: TopicPartition, offset: int, *, wait_
     if code:
         raise for_code(code)(partition)
     aborted = next((part for part in parts[1:-1] if isinstance(part, list)), [])
-    return unpack(partition, bytes(parts[-1]), offset, aborted)
+    with inflation.bounded():
+        return unpack(partition, bytes(parts[-1]), offset, aborted)
 
 
 def unpack(partition: TopicPartition, data: bytes, offset: int, aborted: Sequence[tuple[int, int]] = ()) -> Unpacked:
     """Read the batches of a fetch answer from `offset` on, up to and with the first that has something broken in it.
 
+    It ends before one that has no room beside those before it.
     `aborted` are (producer id, first offset) of the answer's aborted transactions.
     Raises `CorruptRecordException` where not even one batch can be told from the next.
     """
-    position, at = offset, 0
+    position, at, problem = offset, 0, ""
     records: list[InputRecord] = []
     to_come = sorted((first, producer) for producer, first in aborted)
     hidden: set[int] = set()  # producers whose transaction at this place is aborted
@@ -84,58 +90,63 @@ def unpack(partition: TopicPartition, data: bytes, offset: int, aborted: Sequenc
         if raw[_MAGIC_AT] < _FIRST_MAGIC:
             raise CorruptRecordException(f"{partition} offset {position} has a format from before Kafka 0.11")
         batch = _DefaultRecordBatchPy(raw)
-        found, whole = _read(partition, batch, raw, offset)
+        try:
+            found, problem = _read(partition, batch, raw, offset)
+        except NoRoomLeftError:
+            break
         while to_come and to_come[0][0] <= batch.base_offset:
             hidden.add(to_come.pop(0)[1])
         if batch.is_control_batch:
             hidden.discard(batch.producer_id)  # the end of its transaction; what comes after is another one
         elif not (batch.is_transactional and batch.producer_id in hidden):
             records += [record for record in found if record.offset >= offset]
-        position = max(position + (not whole), batch.next_offset)
-        if not whole:
+        position = max(position + bool(problem), batch.next_offset)
+        if problem:
             break
         at = end
     if position == offset:
         raise CorruptRecordException(f"{partition} offset {offset} can't be told from what comes after it")
-    return Unpacked(records, position)
+    return Unpacked(records, position, problem)
 
 
 def _read(
     partition: TopicPartition, batch: _DefaultRecordBatchPy, raw: bytes, offset: int
-) -> tuple[list[InputRecord], bool]:
-    """The records of one batch, and whether all of them could be read.
+) -> tuple[list[InputRecord], str]:
+    """The records of one batch, and why some of them could not be read (empty: all could).
 
     A batch that is set aside whole stands at its first record that is still wanted, which is at `offset` or later.
     """
     first = max(batch.base_offset, offset)
+    which = f"batch of offsets {batch.base_offset} to {batch.next_offset - 1}"
     if not batch.validate_crc():
-        return [_set_aside(partition, first, batch.max_timestamp, raw, "batch with a wrong checksum")], False
+        detail = f"{which} with a wrong checksum"
+        return [_set_aside(partition, first, batch.max_timestamp, raw, detail)], detail
     try:
         batch._maybe_uncompress()  # noqa: SLF001
+    except NoRoomLeftError:
+        raise
     except Exception as error:  # whatever the codec raises
-        detail = f"batch that can't be decompressed: {error}"
-        return [_set_aside(partition, first, batch.max_timestamp, raw, detail)], False
+        detail = f"{which} that can't be decompressed: {error}"
+        return [_set_aside(partition, first, batch.max_timestamp, raw, detail)], detail
     records: list[InputRecord] = []
-    whole = True
+    problem = ""
     for _ in range(batch._num_records):  # noqa: SLF001
         try:
             body, end = _bounds(batch)
         except (IndexError, ValueError) as error:  # not even how long it is
-            detail = f"batch whose records can't be told apart: {error}"
-            return [*records, _set_aside(partition, first + len(records), batch.max_timestamp, raw, detail)], False
+            detail = f"{which} whose records can't be told apart: {error}"
+            return [*records, _set_aside(partition, first + len(records), batch.max_timestamp, raw, detail)], detail
         try:
             read = batch._read_msg()  # noqa: SLF001
         except (ValueError, IndexError, CorruptRecordException) as error:
             content = bytes(batch._buffer[body:end])  # noqa: SLF001
             delta = _offset_delta(content, len(records))
-            records.append(
-                _set_aside(partition, batch.base_offset + delta, batch.max_timestamp, content, f"record: {error}")
-            )
+            problem = f"record: {error}"
+            records.append(_set_aside(partition, batch.base_offset + delta, batch.max_timestamp, content, problem))
             batch._pos = end  # noqa: SLF001
-            whole = False
         else:
             records.append(_plain(partition, read))
-    return records, whole
+    return records, problem
 
 
 def _bounds(batch: _DefaultRecordBatchPy) -> tuple[int, int]:

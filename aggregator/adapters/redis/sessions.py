@@ -14,6 +14,7 @@ from aggregator.core.errors import CorruptState
 from aggregator.core.lifecycle import CloseReason
 from aggregator.core.model import Counts, FirstUse, SessionRef, SessionRollup, TracePut
 from aggregator.core.packing import packed_texts
+from aggregator.core.put import OTHER_MODELS
 from aggregator.ports import Claim, ClaimOutcome, PutOutcome, PutReply, SessionPut, Transition
 from aggregator.telemetry import CorruptKind
 
@@ -187,6 +188,7 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
         _, _, folded_users, folded_services, _ = json.loads(folded_part)
         _merge_users(users, folded_users, 0)
         services.update(folded_services)
+    by_model = _models(models)
     shown: list[dict[str, object]] = []
     for text in entries:
         entry = json.loads(text)
@@ -205,9 +207,9 @@ def _rollup(ref: SessionRef, reply: Sequence[Any]) -> SessionRollup:
         counts=counts,
         users=sorted(users.values())[:LISTED],
         services=sorted(services)[:LISTED],
-        models=_models(models),
+        models=by_model,
         trace_entries=shown,
-        truncated=folded > 0 or counts.truncated_traces > 0,
+        truncated=folded > 0 or counts.truncated_traces > 0 or OTHER_MODELS in by_model,
     )
 
 

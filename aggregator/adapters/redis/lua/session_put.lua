@@ -69,6 +69,7 @@ local VERSION_UNIT = 4294967296  -- a version is (distinct spans, replacements)
 local BILLION = 1000000000
 local SLICE = 1000  -- even, since fields and values go in pairs
 local LISTED = 16
+local MOST_MODELS, OTHER = 100, '(other)'  -- as in core/put.py
 
 local argument = ARGV[1]
 local offset, idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, trace_life_ms, item_count =
@@ -232,90 +233,132 @@ local function bounds_of_all()
   return started, ended, user
 end
 
+-- Calls a command with as many of `size` arguments as it takes, in slices: Lua unpacks some 8,000 values at most.
+local function call_with(command, key, arguments, size)
+  if size <= SLICE then
+    return size > 0 and call(command, key, unpack(arguments, 1, size)) or {}
+  end
+  local replies = {}
+  for from = 1, size, SLICE do
+    local part = call(command, key, unpack(arguments, from, min(from + SLICE - 1, size)))
+    if type(part) == 'table' then
+      for index = 1, #part do
+        replies[from + index - 1] = part[index]
+      end
+    end
+  end
+  return replies
+end
+
 -- Folding -----------------------------------------------------------------------------------------------------------
 
-local function merge_users(into, users)
-  for _, user in ipairs(users) do
-    local known
-    for _, other in ipairs(into) do
-      known = known or (other[3] == user[3] and other)
-    end
-    if not known then
-      into[#into + 1] = user
-    elseif used_before(use_text(user), use_text(known)) then
-      known[1], known[2] = user[1], user[2]
+-- Takes first uses into `known`: user -> {use, use_text(use)}.
+local function merge_users(known, users)
+  for _, use in ipairs(users) do
+    local text, other = use_text(use), known[use[3]]
+    if not other or used_before(text, other[2]) then
+      known[use[3]] = {use, text}
     end
   end
-  table.sort(into, function(a, b)
-    return used_before(use_text(a), use_text(b))
+end
+
+local function listed_users(known)
+  local users = {}
+  for _, user in pairs(known) do
+    users[#users + 1] = user
+  end
+  table.sort(users, function(a, b)
+    return used_before(a[2], b[2])
   end)
-  for index = #into, LISTED + 1, -1 do
-    into[index] = nil
+  for index = 1, #users do
+    users[index] = index <= LISTED and users[index][1] or nil
   end
+  return users
 end
 
-local function merge_services(into, services)
-  local seen = {}
-  for _, service in ipairs(into) do
-    seen[service] = true
+local function listed_services(known)
+  local services = {}
+  for service in pairs(known) do
+    services[#services + 1] = service
   end
-  for _, service in ipairs(services) do
-    if not seen[service] then
-      seen[service] = true
-      into[#into + 1] = service
-    end
+  table.sort(services, byte_order)
+  for index = #services, LISTED + 1, -1 do
+    services[index] = nil
   end
-  table.sort(into, byte_order)
-  for index = #into, LISTED + 1, -1 do
-    into[index] = nil
-  end
+  return services
 end
 
--- Takes the entries that were changed longest ago out of :traces, a tenth of those allowed; their sums stay.  Those of
--- this put stay too, however old: the put may be repeated, and must find that it has been done.
-local function fold(state)
-  local all, aged, fresh = call('HGETALL', traces_key), {}, {}
+-- Where in `all` (field, entry, ...) the `share` entries stand that were changed longest ago, those with the smallest
+-- ids where it is the same millisecond.  Numbers are sorted rather than entries, since of a session that is folded all
+-- the time everything else is too dear.
+local function changed_longest_ago(all, share)
+  local fresh, times, time_of = {}, {}, {}
   for index = 1, #rows, 2 do
     fresh[rows[index]] = true
   end
   for index = 1, #all, 2 do
     if not fresh[all[index]] then
-      aged[#aged + 1] = {changed_of(all[index + 1]), all[index], all[index + 1]}
+      time_of[index] = changed_of(all[index + 1])
+      times[#times + 1] = time_of[index]
     end
   end
-  table.sort(aged, function(a, b)
-    if a[1] ~= b[1] then
-      return a[1] < b[1]
+  table.sort(times)
+  local latest, found, ties = times[min(share, #times)], {}, {}
+  for index, time in pairs(time_of) do
+    local list = time < latest and found or time == latest and ties
+    if list then
+      list[#list + 1] = index
     end
-    return byte_order(a[2], b[2])
-  end)
-  local stored = call('HGET', session_key, '_f')
-  local folded = stored and decode(stored) or {0, 0, {}, {}, 0}
-  folded[1], folded[2], folded[5] = tonumber(folded[1]), tonumber(folded[2]), tonumber(folded[5])
+  end
+  if #found + #ties > share then
+    table.sort(ties, function(a, b)
+      return byte_order(all[a], all[b])
+    end)
+  end
+  for index = 1, min(share - #found, #ties) do
+    found[#found + 1] = ties[index]
+  end
+  return found
+end
+
+-- Takes the entries that were changed longest ago out of :traces, a tenth of those allowed; their sums stay.  Those of
+-- this put stay too, however old: the put may be repeated, and must find that it has been done.
+local function fold(state)
+  local all = call('HGETALL', traces_key)
   local entries = #all / 2
-  local count = min(#aged, max(entries - max_session_traces, floor((max_session_traces + 9) / 10)))
-  for index = 1, count do
-    local part = private_part(aged[index][3])
-    local started = part[P_STARTED]
-    if started > 0 and (folded[1] == 0 or started < folded[1]) then
-      folded[1] = started
+  local gone = changed_longest_ago(all, max(entries - max_session_traces, floor((max_session_traces + 9) / 10)))
+  if #gone > 0 then
+    local stored = call('HGET', session_key, '_f')
+    local folded = stored and decode(stored) or {0, 0, {}, {}, 0}
+    local started, ended, latest_ms = tonumber(folded[1]), tonumber(folded[2]), tonumber(folded[5])
+    local users, services, ids = {}, {}, {}
+    merge_users(users, folded[3])
+    for _, service in ipairs(folded[4]) do
+      services[service] = true
     end
-    folded[2] = max(folded[2], part[P_ENDED])
-    merge_users(folded[3], part[P_USERS])
-    merge_services(folded[4], part[P_SERVICES])
-    folded[5] = max(folded[5], part[P_CHANGED])
-    call('HDEL', traces_key, aged[index][2])
-  end
-  if count > 0 then
-    -- As text, since cjson would write so large numbers rounded.
-    folded[1], folded[2], folded[5] = format('%d', folded[1]), format('%d', folded[2]), format('%d', folded[5])
-    for _, use in ipairs(folded[3]) do
-      use[1] = format('%d', use[1])
+    for index = 1, #gone do
+      ids[index] = all[gone[index]]
+      local part = private_part(all[gone[index] + 1])
+      if part[P_STARTED] > 0 and (started == 0 or part[P_STARTED] < started) then
+        started = part[P_STARTED]
+      end
+      ended, latest_ms = max(ended, part[P_ENDED]), max(latest_ms, part[P_CHANGED])
+      merge_users(users, part[P_USERS])
+      for _, service in ipairs(part[P_SERVICES]) do
+        services[service] = true
+      end
     end
-    call('HSET', session_key, '_f', encode(folded))
+    call_with('HDEL', traces_key, ids, #ids)
+    users = listed_users(users)
+    for _, use in ipairs(users) do
+      use[1] = format('%d', use[1])  -- text, since cjson would write so large numbers rounded
+    end
+    call('HSET', session_key, '_f', encode({
+      format('%d', started), format('%d', ended), users, listed_services(services), format('%d', latest_ms),
+    }))
   end
-  state[ENTRIES] = entries - count
-  state[FOLDED] = state[FOLDED] + count
+  state[ENTRIES] = entries - #gone
+  state[FOLDED] = state[FOLDED] + #gone
 end
 
 -- Whether a trace that the session does not show can be one of those folded: they had begun before the latest of them
@@ -341,23 +384,6 @@ local function add_model(name, sign, calls, prompt, completion, embedding, usd, 
   by[1], by[2], by[3] = by[1] + sign * calls, by[2] + sign * prompt, by[3] + sign * completion
   by[4], by[5], by[6] = by[4] + sign * embedding, by[5] + sign * usd, by[6] + sign * nano
   by[7], by[8] = by[7] + reported, by[8] + priced
-end
-
--- Calls a command with as many of `size` arguments as it takes, in slices: Lua unpacks some 8,000 values at most.
-local function call_with(command, key, arguments, size)
-  if size <= SLICE then
-    return size > 0 and call(command, key, unpack(arguments, 1, size)) or {}
-  end
-  local replies = {}
-  for from = 1, size, SLICE do
-    local part = call(command, key, unpack(arguments, from, min(from + SLICE - 1, size)))
-    if type(part) == 'table' then
-      for index = 1, #part do
-        replies[from + index - 1] = part[index]
-      end
-    end
-  end
-  return replies
 end
 
 -- The names of one model's fields.
@@ -390,6 +416,33 @@ local function read_models()
     end
   end
   return call_with('HMGET', models_key, model_args, size)
+end
+
+-- Takes the names that a session has no room for together as OTHER; `stored` is what was read of the models that move,
+-- and what is returned is that anew.  Once there is OTHER, no name is added: so what a trace takes back it takes from
+-- where it was put.  With the last of it OTHER goes as well.
+local function bound_models(stored, new)
+  local at, unknown = 0, {}
+  for name, by in pairs(moved_models) do
+    if not stored[at + 1] and name ~= OTHER then
+      unknown[#unknown + 1] = name
+    end
+    at = at + ALWAYS_READ + (by[7] ~= 0 and 1 or 0) + (by[8] ~= 0 and 1 or 0)
+  end
+  local room = MOST_MODELS
+  if #unknown > 0 and not new then
+    local known = floor(call('HLEN', models_key) / ALWAYS_READ)
+    room = call('HEXISTS', models_key, OTHER .. MODEL_FIELDS[1]) == 1 and 0 or max(0, room - known)
+  end
+  if #unknown <= room then
+    return stored
+  end
+  table.sort(unknown, byte_order)
+  for index = room + 1, #unknown do
+    add_model(OTHER, 1, unpack(moved_models[unknown[index]]))
+    moved_models[unknown[index]] = nil
+  end
+  return new and stored or read_models()
 end
 
 local function write_models(stored)
@@ -710,9 +763,9 @@ end
 
 -- Writes everything that a put changed; returns the transition.
 local function write(names_at, state, bounds, last_ms, was_user, new, leftovers)
-  local was_folded, models = state[FOLDED], {}
+  local was_folded, models = state[FOLDED], new and {} or read_models()
+  models = bound_models(models, new)
   if not new then
-    models = read_models()
     if replaced then
       read_sums(moved, 0)  -- those of which only the old versions had something
     end
@@ -737,8 +790,9 @@ local function write(names_at, state, bounds, last_ms, was_user, new, leftovers)
     size = size + 2
   end
   size = plan_sums(size, new)
-  if new or moved[TRUNCATED] ~= 0 or state[FOLDED] ~= was_folded then
+  if new or moved[TRUNCATED] ~= 0 or state[FOLDED] ~= was_folded or moved_models[OTHER] then
     local truncated = state[FOLDED] > 0 or tonumber(sums[TRUNCATED] or 0) > 0
+      or ((moved_models[OTHER] or not new) and call('HEXISTS', models_key, OTHER .. MODEL_FIELDS[1]) == 1)
     sets[size + 1], sets[size + 2] = 'truncated', truncated and '1' or '0'
     size = size + 2
   end
