@@ -237,6 +237,9 @@ def test_the_web_view_has_a_redis_user_of_its_own(tmp_path: Path) -> None:
         return str(found["AGGREGATOR_REDIS__URL"])
 
     assert (secret("session-aggregator"), secret("session-aggregator-web")) == ("redis", "redis-viewer")
+    plain = {"settings": {"redis": {"url": "redis://replica:6379/0"}}, "secretSettings": {}}
+    variables, _ = workload(template({**WEB, "web": {**WEB["web"], **plain}}, tmp_path), "-web")
+    assert variables["AGGREGATOR_REDIS__URL"] == "redis://replica:6379/0"
     assert workload(parts)[0].get("AGGREGATOR_REDIS__TIMEOUT_S") is None
     assert workload(parts, "-web")[0]["AGGREGATOR_REDIS__TIMEOUT_S"] == "2"
 

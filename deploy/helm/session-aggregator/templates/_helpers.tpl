@@ -83,10 +83,17 @@ AGGREGATOR_KAFKA__SSL_KEY_FILE: /etc/session-aggregator/tls/kafka/{{ .key }}
 {{- end }}
 {{- end -}}
 
-{{/* The secrets of the web view, which may have a Redis user of its own. */}}
+{{/* The secrets of the web view: where it has a Redis or a user of its own, it does not have those of the worker's. */}}
 {{- define "session-aggregator.webSecrets" -}}
-{{- $redis := default (pick .Values.secretSettings "redis") (pick .Values.web.secretSettings "redis") -}}
-{{- merge (pick .Values.secretSettings "web") $redis | toYaml -}}
+{{- $redis := default dict .Values.secretSettings.redis -}}
+{{- $own := default dict .Values.web.secretSettings.redis -}}
+{{- $plain := default dict .Values.web.settings.redis -}}
+{{- if hasKey $plain "url" -}}
+{{- $redis = $own -}}
+{{- else if or $own (hasKey $plain "username") -}}
+{{- $redis = merge (dict) $own (pick $redis "url") -}}
+{{- end -}}
+{{- merge (pick .Values.secretSettings "web") (ternary (dict "redis" $redis) dict (not (empty $redis))) | toYaml -}}
 {{- end -}}
 
 {{/* The variables of the web view; it is reached from outside its pod. */}}
