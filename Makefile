@@ -123,7 +123,7 @@ build: install ## sdist and wheel into dist/
 
 sbom: install ## what the image is made of, as CycloneDX, from the lock
 	@mkdir -p "$(dir $(SBOM))"
-	@$(PY) -m uv export --quiet --frozen --no-dev --no-emit-project \
+	@$(PY) -m uv export --quiet --frozen --no-dev --extra web --no-emit-project \
 	  | $(PY) -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" -
 
 deploy-tools: install ## Helm, kubeconform, an API server and schemas, built into .cache; ten minutes, once

@@ -74,7 +74,16 @@ class TooManyDeadLetters(FatalError):
 
 
 class OtherVersion(FatalError):
-    """State in Redis was written by a version of this program whose state this one can't read; names the key."""
+    """State in Redis was written by a version of this program whose state this one can't read.
+
+    It stays as it is and nothing is committed, so the version that wrote it goes on where it was.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was written by another version of this program, which this one can't read; it stays as it is: "
+            "run that version again, or see docs/upgrade.md"
+        )
 
 
 class CorruptState(FatalError):

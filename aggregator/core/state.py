@@ -1,6 +1,10 @@
 """The trace state: the distinct spans of one trace, and the bytes in which it lies in Redis.
 
-The encoding is private to this program.  Layout (integers are LEB128 varints, texts are indexes into one table):
+The encoding is private to this program, and to one version of it: whoever changes the layout counts `_FORMAT` up.  Only
+the stamp and the first byte, the format, stay as they are for ever, since a worker of another version knows by them
+that it meets a sound state which it can't read.
+
+Layout (integers are LEB128 varints, texts are indexes into one table):
 
     format, flags, replacements, changed_ms, its distance from born_ms, base start_us,
     number of texts, (length, UTF-8)...,
@@ -25,7 +29,7 @@ from zlib import crc32
 from librt.strings import BytesWriter
 from mypy_extensions import i64, u8
 
-from aggregator.core.errors import CorruptState
+from aggregator.core.errors import CorruptState, OtherVersion
 from aggregator.core.model import NO_CLAIM, NO_COST, SessionRef, Span
 
 _FORMAT: Final = 4
@@ -427,7 +431,12 @@ def _read_state(trace_id: bytes, data: bytes) -> TraceState:
 
 
 def decode_state(trace_id: bytes, stamp: bytes, data: bytes) -> TraceState:
-    """A state as it was encoded; bytes that were not written by `encode_state` raise `CorruptState`."""
+    """A state as it was encoded.
+
+    Raises `OtherVersion` for one in another format, `CorruptState` for bytes that no version has written.
+    """
+    if data and data[0] != _FORMAT and stamp.endswith(b".%08x" % crc32(data)):
+        raise OtherVersion(f"the state of trace {trace_id.hex()}, in format {data[0]} instead of {_FORMAT},")
     try:
         state = _read_state(trace_id, data)
     except (IndexError, ValueError) as error:

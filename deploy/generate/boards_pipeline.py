@@ -127,6 +127,12 @@ OVERVIEW: Final = Board(
             "short",
             [("{{reason}}", "sum by (reason) (rate(aggregator_sessions_closed_total{}[RATE]))")],
         )]),
+        ("index", [_stage(Stage.INDEX, "Sessions into the indexes that lists are made of"), Panel(
+            "Values of Redis set aside",
+            "short",
+            [("{{kind}}", "sum by (kind) (increase(aggregator_corrupt_keys_total{}[RATE]))")],
+            "They could not be read; the log of the worker names them.",
+        )]),
         (
             "Workers",
             [

@@ -22,6 +22,14 @@ COMPONENTS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "keda": (("autoscaling.kind=keda",), ("ScaledObject",)),
     "hpa": (("autoscaling.kind=hpa",), ("HorizontalPodAutoscaler",)),
     "strimzi-topics": (("strimzi.enabled=true", "strimzi.cluster=kafka"), ("KafkaTopic",)),
+    "web": (
+        (
+            "web.enabled=true",
+            "secretSettings.web.tokens.secret=session-aggregator-web",
+            "secretSettings.web.tokens.key=tokens",
+        ),
+        ("ConfigMap", "Deployment", "Service", "NetworkPolicy"),
+    ),
 }
 """Name -> the chart's values that bring it, and the kinds that it is."""
 
@@ -33,9 +41,10 @@ _NO_REPLICAS: Final = "- op: remove\n  path: /spec/replicas\n"
 def files(helm: Path, chart: Path) -> dict[str, str]:
     """Path below `deploy/kustomize` -> text."""
     base = _render(helm, chart)
+    known = {_identity(part) for part in base}
     made = {"base/manifests.yaml": _text(base), "base/kustomization.yaml": _kustomization("Kustomization")}
     for name, (values, kinds) in COMPONENTS.items():
-        found = [part for part in _render(helm, chart, *values) if part["kind"] in kinds]
+        found = [part for part in _render(helm, chart, *values) if _identity(part) not in known]
         made[f"components/{name}/manifests.yaml"] = _text(found)
         scales = kinds[0] in ("ScaledObject", "HorizontalPodAutoscaler")
         made[f"components/{name}/kustomization.yaml"] = _kustomization("Component", scales=scales)
@@ -57,6 +66,10 @@ def _plain(part: dict[str, Any]) -> dict[str, Any]:
         labels.pop("helm.sh/chart", None)
         labels.pop("app.kubernetes.io/managed-by", None)
     return part
+
+
+def _identity(part: Mapping[str, Any]) -> tuple[str, str]:
+    return part["kind"], part["metadata"]["name"]
 
 
 def _pod_labels(part: dict[str, Any]) -> dict[str, str]:

@@ -12,9 +12,12 @@ from pydantic import BaseModel
 
 from aggregator.settings import Settings
 
-# The chart decides these: probes and scrapers come from outside the pod, and certificates are mounted through `tls`.
+# The chart decides these: probes, scrapers and browsers come from outside the pod, certificates are mounted through
+# `tls`, and the pods of a Deployment have no names that outlive them: all would be one member of the group.
 _NOT_IN_VALUES: Final = {
     ("http", "host"),
+    ("web", "host"),
+    ("kafka", "group_instance_id"),
     ("kafka", "ssl_ca_file"),
     ("kafka", "ssl_cert_file"),
     ("kafka", "ssl_key_file"),
@@ -34,7 +37,7 @@ _NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 def schema() -> dict[str, Any]:
     """The whole schema."""
     plain, secret = _settings()
-    top = {**_chart(), "settings": plain, "secretSettings": secret}
+    top = {**_chart(), "settings": plain, "secretSettings": secret, "web": _web(plain, secret)}
     required = ["image", "inputPartitions", "replicas", "settings", "resources", "autoscaling", "networkPolicy"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -59,8 +62,8 @@ def _settings() -> tuple[dict[str, Any], dict[str, Any]]:
                 secrets[name] = _SECRET_KEY
         if group == "kafka":
             values["bootstrap_servers"]["items"]["pattern"] = _HOST_AND_PORT
-        if group == "http":
-            values["port"]["minimum"] = 1  # 0 is a free port, which neither probes nor scrapers would find
+        if group in ("http", "web"):
+            values["port"]["minimum"] = 1  # 0 is a free port, which neither probes nor clients would find
         plain[group] = _object(values, _REQUIRED.get(group, []))
         if secrets:
             secret[group] = _object(secrets)
@@ -115,6 +118,8 @@ _QUANTITIES: Final[dict[str, Any]] = {
     "additionalProperties": {"type": ["string", "number"], "pattern": rf"^[{_KUBERNETES}]+$"},
 }
 
+_RESOURCES: Final[dict[str, Any]] = _object({"requests": _QUANTITIES, "limits": _QUANTITIES}, ["requests"])
+
 
 def _chart() -> dict[str, Any]:
     """What the chart has beside the settings."""
@@ -139,7 +144,12 @@ def _chart() -> dict[str, Any]:
                 "redis": _object({"secret": _SECRET_NAME}),
             }
         ),
-        "resources": _object({"requests": _QUANTITIES, "limits": _QUANTITIES}, ["requests"]),
+        "resources": _RESOURCES,
+        "secretFiles": {
+            "type": "object",
+            "additionalProperties": False,
+            "patternProperties": {"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": {"type": "string", "pattern": _NAME}},
+        },
         "autoscaling": _autoscaling(),
         "monitoring": _object(
             {
@@ -177,6 +187,22 @@ def _chart() -> dict[str, Any]:
         "extraVolumeMounts": _OBJECTS,
         "global": _ANY_OBJECT,  # Helm gives it to every chart that is another's part
     }
+
+
+def _web(plain: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:
+    """The web view; of the settings it may have those of Redis as its own."""
+    own, own_secrets = (_object({"redis": settings["properties"]["redis"]}) for settings in (plain, secret))
+    return _object(
+        {
+            "enabled": _YES_OR_NO,
+            "replicas": _count(1),
+            "settings": own,
+            "secretSettings": own_secrets,
+            "from": _OBJECTS,
+            "resources": _RESOURCES,
+        },
+        ["settings", "secretSettings", "resources"],
+    )
 
 
 def _autoscaling() -> dict[str, Any]:

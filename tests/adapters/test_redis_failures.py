@@ -91,16 +91,26 @@ async def test_a_flushed_script_cache_goes_unnoticed(connections: Connections, r
         assert await traces.store([write(number * 1000 + index) for index in range(250)]) == [None] * 250
 
 
-async def test_a_session_of_an_older_version_is_refused_not_misread(
-    connections: Connections, redis_server: RedisServer
+@pytest.mark.parametrize(
+    "private",
+    ["[1,1,1760000000000,0,0,1,0,1]", "[1,1,1760000000000,0,0,1,0,1,false,false,0]"],
+    ids=["0.1.0", "a later one"],
+)
+async def test_a_session_of_another_version_is_refused_not_misread(
+    private: str, connections: Connections, redis_server: RedisServer
 ) -> None:
     store = sessions_on(connections)
     with redis_server.client() as client:
-        client.hset(KEYS.session(S).session, mapping={"_s": "[0,0,1760000000000,1760000000000,1760000000000,1,0,0]"})
-    with pytest.raises(OtherVersion, match=r"agg:session:\{demo/s-1\}.*another version"):
-        await store.put([SessionPut(S, [trace_put(1, 1)])])
-    with pytest.raises(OtherVersion, match=r"agg:session:\{demo/s-1\}.*another version"):
-        await store.claim([S], watermark_ms=T0_MS)
+        client.hset(KEYS.session(S).session, mapping={"_s": private})
+    for work in (
+        store.put([SessionPut(S, [trace_put(1, 1)])]),
+        store.claim([S], watermark_ms=T0_MS),
+        store.settle([(S, 1)]),
+    ):
+        with pytest.raises(OtherVersion, match=r"agg:session:\{demo/s-1\} .*another version.*docs/upgrade.md"):
+            await work
+    with redis_server.client() as client:
+        assert client.hgetall(KEYS.session(S).session) == {b"_s": private.encode()}
 
 
 async def test_nobody_listens() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.core.errors import CorruptState
+from aggregator.core.errors import CorruptState, OtherVersion
 from aggregator.core.merge import merge_span
 from aggregator.core.model import SessionRef, Span
 from aggregator.core.state import TraceState, decode_state, encode_state, stamp_of, stamped_version
@@ -58,8 +58,18 @@ def test_a_state_that_was_cut_is_refused(content: list[Span], data: st.DataObjec
 
 @given(st.binary(max_size=60))
 def test_bytes_of_another_origin_are_refused(data: bytes) -> None:
-    with pytest.raises(CorruptState):
+    """Under a stamp that fits them, bytes that begin with another format are another version's."""
+    known = data[:1] in (b"", encode_state(state_of())[:1])
+    with pytest.raises(CorruptState if known else OtherVersion):
         decode_state(TRACE, stamp_of(7 << 32, data), data)
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_a_state_in_another_format_is_another_version_s(number: int) -> None:
+    written = encode_state(state_of(Span(trace_id=TRACE, span_id=b"12345678")))
+    other = bytes([number]) + written[1:]
+    with pytest.raises(OtherVersion, match=rf"{TRACE.hex()}, in format {number} instead of {written[0]}, .*upgrade.md"):
+        decode_state(TRACE, stamp_of(1 << 32, other), other)
 
 
 @pytest.mark.parametrize(

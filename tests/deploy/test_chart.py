@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from aggregator.settings import load_settings
+from aggregator.web.access import Access
 from deploy.generate import everything
 from deploy.generate.kustomize import COMPONENTS
 from tests.deploy.kubernetes_schemas import LOCATION
@@ -36,6 +37,18 @@ SECURE: Final[Mapping[str, Any]] = {
         "kafka": {"secret": "kafka-tls", "cert": "tls.crt", "key": "tls.key"},
         "redis": {"secret": "redis-tls"},
     },
+}
+
+WEB: Final[Mapping[str, Any]] = {
+    **SECURE,
+    "web": {
+        "enabled": True,
+        "settings": {"redis": {"timeout_s": 2}},
+        "secretSettings": {"redis": {"url": {"secret": "redis-viewer", "key": "url"}}},
+        "from": [{"podSelector": {"matchLabels": {"app": "ingress"}}}],
+    },
+    "secretSettings": {**SECURE["secretSettings"], "web": {"tokens": {"secret": "web", "key": "tokens"}}},
+    "secretFiles": {"kafka": "kafka-user", "prices": "own-prices"},
 }
 
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -75,6 +88,11 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "extraVolumes": [{"name": "own", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "own", "mountPath": "/own"}],
     },
+    "web": WEB,
+    "web-behind-a-proxy": {
+        "web": {"enabled": True, "replicas": 2, "from": [{"podSelector": {}}]},
+        "settings": {"web": {"user_header": "X-Forwarded-User", "port": 8080}},
+    },
     "nothing-but-the-worker": {
         "networkPolicy": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -99,6 +117,27 @@ def template(
 def of_kind(kind: str, parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     (found,) = (part for part in parts if part["kind"] == kind)
     return found
+
+
+def named(kind: str, name: str, parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return of_kind(kind, [part for part in parts if part["metadata"]["name"] == name])
+
+
+def workload(parts: Sequence[Mapping[str, Any]], ending: str = "") -> tuple[dict[str, str], Mapping[str, Any]]:
+    """The variables of the worker's containers, or of those whose names end so, secrets made up; and the pod's spec."""
+    (pod,) = (
+        part["spec"]["template"]["spec"]
+        for part in parts
+        if part["kind"] == "Deployment" and part["metadata"]["name"].endswith("-web") == bool(ending)
+    )
+    (container,) = pod["containers"]
+    (source,) = container["envFrom"]
+    variables = dict(named("ConfigMap", source["configMapRef"]["name"], parts)["data"])
+    for entry in container.get("env", []):
+        if "valueFrom" in entry:
+            assert entry["name"] not in variables
+            variables[entry["name"]] = "redis://:x@r/0" if entry["name"].endswith("URL") else "x" * 16
+    return variables, pod
 
 
 def assert_valid(parts: Sequence[Mapping[str, Any]], version: str) -> None:
@@ -151,12 +190,8 @@ def test_helm_has_nothing_to_say(variant: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_worker_understands_every_variable(variant: str, tmp_path: Path) -> None:
-    parts = template(VARIANTS[variant], tmp_path)
-    variables = dict(of_kind("ConfigMap", [part for part in parts if "AGGREGATOR" in str(part.get("data"))])["data"])
-    (container,) = of_kind("Deployment", parts)["spec"]["template"]["spec"]["containers"]
-    for entry in container.get("env", []):
-        if "valueFrom" in entry:
-            variables[entry["name"]] = "redis://:x@r/0" if entry["name"].endswith("URL") else "x"
+    variables, pod = workload(template(VARIANTS[variant], tmp_path))
+    (container,) = pod["containers"]
     for name, value in variables.items():
         if name.startswith("AGGREGATOR_KAFKA__SSL_"):
             folders = [mount["mountPath"] for mount in container["volumeMounts"]]
@@ -164,11 +199,63 @@ def test_the_worker_understands_every_variable(variant: str, tmp_path: Path) -> 
             variables[name] = str(tmp_path / "values.yaml")  # any file that is there
     settings = load_settings(variables)
     assert settings.http.port == container["ports"][0]["containerPort"]
-    grace_s = of_kind("Deployment", parts)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace_s >= settings.shutdown.grace_s + 5
+    assert pod["terminationGracePeriodSeconds"] >= settings.shutdown.grace_s + 5
+    assert settings.web.tokens is None
     if variant == "secure":
         assert settings.session.retention_s == 3_000_000
         assert settings.session.id_attributes == ("chat.id", "run.id")
+
+
+@pytest.mark.parametrize("variant", ["web", "web-behind-a-proxy"])
+def test_the_web_view_has_its_settings_and_nothing_of_kafka(variant: str, tmp_path: Path) -> None:
+    parts = template(VARIANTS[variant], tmp_path)
+    variables, pod = workload(parts, "-web")
+    assert not [name for name in variables if "KAFKA" in name]
+    settings = load_settings(variables)
+    Access(settings.web)  # raises where strangers could look
+    (container,) = pod["containers"]
+    name = "session-aggregator-web"
+    ports = {entry["port"] for entry in named("Service", name, parts)["spec"]["ports"]}
+    assert ports == {settings.web.port} == {entry["containerPort"] for entry in container["ports"]}
+    labels = named("Deployment", name, parts)["spec"]["template"]["metadata"]["labels"].items()
+    assert named("Service", name, parts)["spec"]["selector"].items() <= labels
+    assert not named("Service", "session-aggregator", parts)["spec"]["selector"].items() <= labels
+    policy = named("NetworkPolicy", name, parts)["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels
+    assert policy["ingress"][0]["from"] == VARIANTS[variant]["web"]["from"]
+    assert {entry["port"] for rule in policy["egress"] for entry in rule["ports"]} == {53, 6379}
+    (components,) = named("NetworkPolicy", "session-aggregator", parts)["spec"]["podSelector"]["matchExpressions"]
+    assert components["values"] == ["worker", "check"]  # or it could reach Kafka as well
+
+
+def test_the_web_view_has_a_redis_user_of_its_own(tmp_path: Path) -> None:
+    parts = template(WEB, tmp_path)
+
+    def secret(name: str) -> str:
+        (container,) = named("Deployment", name, parts)["spec"]["template"]["spec"]["containers"]
+        found = {entry["name"]: entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"]}
+        return str(found["AGGREGATOR_REDIS__URL"])
+
+    assert (secret("session-aggregator"), secret("session-aggregator-web")) == ("redis", "redis-viewer")
+    plain = {"settings": {"redis": {"url": "redis://replica:6379/0"}}, "secretSettings": {}}
+    variables, _ = workload(template({**WEB, "web": {**WEB["web"], **plain}}, tmp_path), "-web")
+    assert variables["AGGREGATOR_REDIS__URL"] == "redis://replica:6379/0"
+    assert workload(parts)[0].get("AGGREGATOR_REDIS__TIMEOUT_S") is None
+    assert workload(parts, "-web")[0]["AGGREGATOR_REDIS__TIMEOUT_S"] == "2"
+
+
+def test_secrets_that_settings_name_as_files_are_mounted_as_folders(tmp_path: Path) -> None:
+    for ending, tls in (("", {"kafka", "redis"}), ("-web", {"redis"})):
+        _, pod = workload(template(WEB, tmp_path), ending)
+        (container,) = pod["containers"]
+        secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"]}
+        found = {mount["mountPath"]: secrets[mount["name"]] for mount in container["volumeMounts"]}
+        assert not any("subPath" in mount for mount in container["volumeMounts"]), "it would never be renewed"
+        assert found == {
+            "/etc/session-aggregator/secrets/kafka": "kafka-user",
+            "/etc/session-aggregator/secrets/prices": "own-prices",
+            **{f"/etc/session-aggregator/tls/{name}": f"{name}-tls" for name in tls},
+        }
 
 
 def test_a_change_of_settings_replaces_the_pods(tmp_path: Path) -> None:
@@ -218,6 +305,12 @@ WRONG: Final[Sequence[tuple[Mapping[str, Any], str]]] = [
     ({"settings": {"redis": {"url": "redis://r:6380/0"}}}, "settings.redis.url has port 6380, but networkPolicy"),
     ({"settings": {"kafka": {"bootstrap_servers": ["k:9094"]}}}, "does not let the worker reach port 9094"),
     ({"settings": {"http": {"port": 0}}}, "at '/settings/http/port': minimum: got 0, want 1"),
+    ({"settings": {"kafka": {"group_instance_id": "a"}}}, "additional properties 'group_instance_id' not allowed"),
+    ({"secretFiles": {"a/b": "x"}}, "at '/secretFiles': additional properties 'a/b' not allowed"),
+    ({"web": {"enabled": True}}, "set secretSettings.web.tokens, or settings.web.user_header"),
+    ({"web": {"enabled": True}, "settings": {"web": {"user_header": "X-User"}}}, "in web.from, the proxy alone"),
+    ({"web": {"settings": {"kafka": {}}}}, "at '/web/settings': additional properties 'kafka' not allowed"),
+    ({"web": {"settings": {"redis": {"url": "redis://:hunter2@r:6379/0"}}}}, "web.settings.redis.url holds a password"),
     ({"image": {"digest": "latest"}}, "at '/image/digest'"),
     ({"resources": {"requests": {"memory": "1 GB"}}}, "at '/resources/requests/memory'"),
     ({"replicas": 13}, "replicas is 13, but inputPartitions is 12"),
@@ -291,9 +384,11 @@ def test_every_component_is_valid_over_the_base(component: str, tmp_path: Path) 
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
     parts = built(tmp_path)
     kinds = COMPONENTS[component][1]
-    assert {part["kind"] for part in parts} > set(kinds)
+    assert {part["kind"] for part in parts} >= set(kinds)
+    assert len(parts) > len(built(KUSTOMIZE / "base"))
     assert {part["metadata"]["namespace"] for part in parts} == {"sessions"}
-    assert ("replicas" in of_kind("Deployment", parts)["spec"]) == (component not in ("keda", "hpa"))
+    worker = named("Deployment", "session-aggregator", parts)
+    assert ("replicas" in worker["spec"]) == (component not in ("keda", "hpa"))
     for version in KUBERNETES:
         assert_valid(parts, version)
 
@@ -303,8 +398,9 @@ def examples(language: str) -> list[str]:
 
 
 def test_the_values_that_the_readme_shows_are_valid(tmp_path: Path) -> None:
-    plain, secure, _ = examples("yaml")
-    for values in (plain, secure):
+    *shown, _ = examples("yaml")
+    assert len(shown) == 3
+    for values in shown:
         assert_valid(template(yaml.safe_load(values), tmp_path), KUBERNETES[0])
 
 

@@ -22,9 +22,17 @@ ALL: Final[Mapping[str, Any]] = {
     "autoscaling": {"kind": "keda"},
     "monitoring": {"scrape": "serviceMonitor", "rules": True, "dashboards": True},
     "strimzi": {"enabled": True, "cluster": "kafka"},
+    "web": {"enabled": True},
+    "secretSettings": {"web": {"tokens": {"secret": "web", "key": "tokens"}}},
+    "tls": {"redis": {"secret": "redis-tls"}},
+    "secretFiles": {"kafka": "kafka-user"},
 }
 MADE: Final = (
     f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}",
+    f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}-web",
+    f"/api/v1/namespaces/{NAMESPACE}/services/{NAME}-web",
+    f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}-web",
+    f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies/{NAME}-web",
     f"/api/v1/namespaces/{NAMESPACE}/services/{NAME}",
     f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{NAME}",
     f"/api/v1/namespaces/{NAMESPACE}/configmaps/{NAME}",
@@ -74,7 +82,7 @@ def _make_namespace(server: Cluster, name: str) -> None:
 def pod_of(deployment: Mapping[str, Any]) -> dict[str, Any]:
     """The pod that the Deployment's controller would make."""
     template = deployment["spec"]["template"]
-    metadata = {"name": "as-the-controller-would", "labels": template["metadata"]["labels"]}
+    metadata = {"name": f"{deployment['metadata']['name']}-of-nobody", "labels": template["metadata"]["labels"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
@@ -111,12 +119,14 @@ def test_from_install_to_uninstall(server: Cluster, tmp_path: Path) -> None:
         server.get(path)
 
     # Nodes are missing, so nobody makes the pods: one is made here, and pod security judges it.
-    pod = pod_of(server.get(MADE[0]))
-    accepted = server.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", pod)
-    assert accepted.status == 201, accepted.body["message"]
-    assert accepted.warnings == []
-    mounts = [mount["mountPath"] for mount in accepted.body["spec"]["containers"][0].get("volumeMounts", [])]
-    assert not [path for path in mounts if "serviceaccount" in path], "a token was put into the pod"
+    for deployment in MADE[:2]:
+        pod = pod_of(server.get(deployment))
+        accepted = server.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", pod)
+        assert accepted.status == 201, accepted.body["message"]
+        assert accepted.warnings == []
+        mounts = [mount["mountPath"] for mount in accepted.body["spec"]["containers"][0].get("volumeMounts", [])]
+        assert "/etc/session-aggregator/secrets/kafka" in mounts
+        assert not [path for path in mounts if "serviceaccount" in path], "a token was put into the pod"
 
     before = server.get(MADE[0])["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
     changed = {**ALL, "settings": {"session": {"idle_timeout_s": 900}}}

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port
@@ -29,6 +30,9 @@ MOST_BYTES: Final = 230_000_000
 LOCK: Final[dict[str, Any]] = tomllib.loads((ROOT / "uv.lock").read_text())
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
+EXPORTED: Final = ["--quiet", "--frozen", "--no-dev", "--extra", "web", "--no-emit-project"]
+"""What of the lock goes into the image."""
+
 _UV: Final = [str(ROOT / ".venv/bin/python"), "-m", "uv"]
 
 pytestmark = pytest.mark.timeout(1200)  # the first build fetches Debian
@@ -44,13 +48,16 @@ def test_what_the_dockerfile_repeats_is_what_the_project_says() -> None:
     makefile = dict(re.findall(r"^(\w+) := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert arguments["UV_VERSION"] == makefile["UV_VERSION"]
     assert arguments["VERSION"] == PROJECT["project"]["version"]
+    exported = f"uv export {' '.join(EXPORTED)} "
+    assert exported in text
+    assert exported in (ROOT / "Makefile").read_text(), "the SBOM would tell of something else"
     assert set(PROJECT["dependency-groups"]["build"]) == set(PROJECT["build-system"]["requires"])
 
 
 @pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
 def test_both_processors_can_be_built_for(processor: str) -> None:
     """The image takes wheels only (`--no-build`), for Debian's Python 3.13 and glibc."""
-    export = [*_UV, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--no-hashes", "--no-annotate"]
+    export = [*_UV, "export", *EXPORTED, "--no-hashes", "--no-annotate"]
     lines = [line for line in run(export, cwd=ROOT).splitlines() if not re.search("#|win32|== 'emscripten'", line)]
     needed = {line.partition("==")[0] for line in lines}
     assert len(needed) > 30
@@ -95,7 +102,7 @@ def test_its_packages_are_those_of_the_lock(image: Image) -> None:
     for path in packages.glob("*.dist-info"):
         name, _, version = path.name.removesuffix(".dist-info").partition("-")
         installed[name.lower().replace("_", "-")] = version
-    assert {"aiokafka", "redis", "session-aggregator"} <= installed.keys()
+    assert {"aiokafka", "redis", "session-aggregator", "starlette"} <= installed.keys()
     assert {name: locked[name] for name in installed} == installed
     assert "pytest" not in installed
     assert any(packages.glob("aggregator/__pycache__/app.*.pyc")), "nothing can be compiled on a read-only disk"
@@ -115,11 +122,11 @@ def test_it_runs_compiled_without_any_right(image: Image) -> None:
 
 
 class ImageWorker(Worker):
-    """The worker of the image, run as a container would run it."""
+    """The worker of the image, or what another command starts, run as a container would run it."""
 
-    def __init__(self, image: Image, environment: dict[str, str], log_path: Path) -> None:
+    def __init__(self, image: Image, environment: dict[str, str], log_path: Path, *command: str) -> None:
         self.environment = image.environment | environment
-        arguments = [*image.configuration["Entrypoint"], *image.configuration["Cmd"]]
+        arguments = [*image.configuration["Entrypoint"], *(command or image.configuration["Cmd"])]
         self.child = ChildProcess(
             log_path.stem, command_in(image.files, self.environment, *arguments), log_path=log_path
         )
@@ -147,9 +154,38 @@ async def test_its_worker_turns_spans_into_a_summary(image: Image, deployment: P
     (summary,) = await deployment.read(deployment.summary_topic)
     assert json.loads(summary.value)["span_count"] == 3
     assert (await worker.metrics()).series("build_info")[0]["core"] == "compiled"
+    await assert_its_web_view_shows(image, deployment, "a")
     assert await worker.terminate() == 0
     with pytest.raises(AssertionError, match="does not answer"):
         said_in(image.files, worker.environment, health)
+
+
+async def assert_its_web_view_shows(image: Image, deployment: Pipeline, session: str) -> None:
+    """To whoever has a token, by a Redis user that may only read."""
+    deployment.redis.acl_setuser(
+        "viewer", enabled=True, nopass=True, keys=["agg:*"], commands=["+@read", "+ping", "+select", "+command"]
+    )
+    port, token = free_port(), "a-token-of-the-test"
+    url = deployment.place.url.replace("redis://", "redis://viewer:x@")
+    settings = {"REDIS__URL": url, "WEB__HOST": LOCALHOST, "WEB__PORT": str(port), "WEB__TOKENS": token}
+    variables = {f"AGGREGATOR_{name}": value for name, value in settings.items()}
+    deployment.commands.append(ImageWorker(image, variables, deployment.log_dir / "image-web.log", "web"))
+    address = f"http://{LOCALHOST}:{port}"
+    async with aiohttp.ClientSession() as client:
+
+        async def answers() -> bool:
+            try:
+                async with client.get(f"{address}/healthz") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until("the web view answers", answers)
+        asked = f"{address}/api/v1/sessions"
+        async with client.get(asked) as answer:
+            assert answer.status == 401
+        async with client.get(asked, headers={"Authorization": f"Bearer {token}"}) as answer:
+            assert [entry["session_id"] for entry in (await answer.json())["sessions"]] == [session]
 
 
 def test_the_sbom_is_what_the_lock_says(tmp_path: Path) -> None:
@@ -160,7 +196,7 @@ def test_the_sbom_is_what_the_lock_says(tmp_path: Path) -> None:
     assert said["metadata"]["component"]["name"] == "session-aggregator"
     locked = {package["name"]: package["version"] for package in LOCK["package"]}
     components = {part["name"]: part for part in said["components"]}
-    assert {"aiokafka", "redis", "uvloop"} <= components.keys()
+    assert {"aiokafka", "redis", "starlette", "uvloop"} <= components.keys()
     assert "pytest" not in components
     for name, part in components.items():
         assert part["version"] == locked[name]

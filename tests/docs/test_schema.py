@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import jsonschema
 import pytest
@@ -123,3 +124,25 @@ def test_consumers_accept_later_fields_and_our_own_tests_do_not() -> None:
     check_schema(later)
     with pytest.raises(ValidationError):
         check_summary(json.dumps(later).encode())
+
+
+OF_0_1_0: Final = Path(__file__).with_name("session-summary-1.of-0.1.0.schema.json")
+"""The first release's: a consumer that was written for it goes on reading what this one publishes."""
+
+
+def test_the_schema_has_only_grown() -> None:
+    assert_only_grown(json.loads(OF_0_1_0.read_text()), json.loads(SCHEMA_FILE.read_text()), "")
+    jsonschema.Draft202012Validator(json.loads(OF_0_1_0.read_text())).validate(EXAMPLE)
+
+
+def assert_only_grown(old: Any, new: Any, place: str) -> None:
+    """Nothing was taken away, nothing means something else, and what was always there still is."""
+    if not isinstance(old, dict):
+        assert new == old, place
+        return
+    for name, value in old.items():
+        assert name in new, f"{place}/{name}"
+        if name == "required":
+            assert set(value) <= set(new[name]), place
+        elif name not in ("title", "description"):
+            assert_only_grown(value, new[name], f"{place}/{name}")

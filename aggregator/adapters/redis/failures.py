@@ -43,7 +43,7 @@ _PASSING: Final = (
     "OOM", "READONLY", "TRYAGAIN", "UNBLOCKED",
 )  # fmt: skip
 _PASSING_WORDS: Final = ("non local key", "the same slot", "cluster is down", "killed by user")
-_OTHER_VERSION: Final = "another version has written"  # session_put.lua and session_claim.lua
+_OTHER_VERSION: Final = "another version has written"  # the session scripts and set_aside.lua
 _REDIRECTS: Final = (b"MOVED", b"ASK", b"TRYAGAIN", b"non local key", b"same slot")
 
 
@@ -71,8 +71,9 @@ def translated(
         return StoreUnavailable(f"Redis at {address}: {said}")
     if "WRONGTYPE" in said or in_script:
         where = f" or a key that belongs to it: {said}" if key else f": {said}"
-        make = OtherVersion if _OTHER_VERSION in said else CorruptState
-        return make(f"Redis at {address} holds something else than this program wrote in {key}{where}")
+        if _OTHER_VERSION in said:
+            return OtherVersion(f"{key} in Redis at {address}")
+        return CorruptState(f"Redis at {address} holds something else than this program wrote in {key}{where}")
     what = f" {script}.lua" if script else ""
     return FatalError(f"Redis at {address} refuses{what}: {said}")
 

@@ -50,7 +50,7 @@ local function claim(item)
     return {GONE}
   end
   local state = cjson.decode(stored[1])
-  assert(state[ENDED] ~= nil, 'a session that another version has written')
+  assert(#state == ENDED, 'a session that another version has written')
   if state[STATUS] == CLOSED then
     return {ANSWER_CLOSED}
   end

@@ -16,7 +16,8 @@
 -- them too).  Fields that are read or written often come first: a listpack is searched from its head.
 --   _s  [status (0 open, 1 closing, 2 closed), revision, opened_ms, since_ms (of this opening), last_activity_ms,
 --       entries in :traces, traces folded, close reason (0 none, 1 idle, 2 max_duration), started_us, ended_us]; since,
---       last activity, start and end are distances from opened, the last two in microseconds and false where unknown
+--       last activity, start and end are distances from opened, the last two in microseconds and false where unknown.
+--       How many there are tells the version of all three keys: whoever changes what any of them holds, adds one
 --   _u  start_us in 16 digits and span id of the first use of user_id; missing without a user
 --   _f  [started_us, ended_us, uses, services, latest changed_ms] of the folded traces, times as text; missing while
 --       none is folded
@@ -709,7 +710,7 @@ end
 
 local function state_of(text)
   local state = decode(text)
-  assert(state[ENDED] ~= nil, 'a session that another version has written')
+  assert(#state == ENDED, 'a session that another version has written')
   local opened_ms, started, ended = state[OPENED], state[STARTED], state[ENDED]
   state[SINCE], state[LAST] = state[SINCE] + opened_ms, state[LAST] + opened_ms
   state[STARTED] = started and started + opened_ms * 1000 or 0

@@ -11,7 +11,7 @@
 local call, unpack_all, pack = redis.call, cmsgpack.unpack, cmsgpack.pack
 local CLOSING, CLOSED = 1, 2
 -- Positions in the private field _s (session_put.lua).
-local STATUS, REVISION = 1, 2
+local STATUS, REVISION, ENDED = 1, 2, 10
 
 local request = unpack_all(ARGV[1])
 local retention_ms, items = string.format('%.0f', request[1]), request[2]
@@ -32,6 +32,7 @@ local function settle(item)
     return 0
   end
   local state = cjson.decode(stored)
+  assert(#state == ENDED, 'a session that another version has written')
   if state[REVISION] ~= revision then
     return 0
   elseif state[STATUS] == CLOSED then

@@ -5,6 +5,7 @@
 --          KEYS is only for routing and may be empty.
 -- RETURNS  MessagePack list, per item 1 (moved), 0 (nothing was there; or, unless it is forced, something stands where
 --          it would go: another worker was faster, and what stands there now may be sound) or its error text.
+--          A trace state as version 0.1.0 kept it is sound, though nothing here can read it, and stays.
 --
 -- Idempotent: what was moved is not there the second time.
 
@@ -12,8 +13,13 @@ local call = redis.call
 
 local items = cmsgpack.unpack(ARGV[1])
 
+local function is_trace_of_0_1_0(key)
+  return call('TYPE', key).ok == 'hash' and string.find(call('HGET', key, 's') or '', '^%d+ [\1\2]') ~= nil
+end
+
 local function set_aside(item)
   local ttl_ms, forced = string.format('%.0f', item[1]), item[2] == 1
+  assert(not is_trace_of_0_1_0(item[3]), 'a trace that another version has written')
   for index = 4, #item, 2 do
     if not forced and call('EXISTS', item[index]) == 1 then
       return 0

@@ -58,15 +58,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* The variables with plain values. */}}
-{{- define "session-aggregator.variables" -}}
-{{- range $group, $fields := .Values.settings }}
+{{/* The variables with plain values: of `settings`, those that `secrets` does not have. */}}
+{{- define "session-aggregator.plain" -}}
+{{- range $group, $fields := .settings }}
 {{- range $field, $value := $fields }}
-{{- if not (dig $group $field "" $.Values.secretSettings) }}
+{{- if not (dig $group $field "" $.secrets) }}
 AGGREGATOR_{{ upper $group }}__{{ upper $field }}: {{ include "session-aggregator.value" $value | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Those of the worker. */}}
+{{- define "session-aggregator.variables" -}}
+{{- include "session-aggregator.plain" (dict "settings" (omit .Values.settings "web") "secrets" .Values.secretSettings) }}
 {{- with .Values.tls.kafka }}
 {{- if .secret }}
 AGGREGATOR_KAFKA__SSL_CA_FILE: /etc/session-aggregator/tls/kafka/{{ .ca }}
@@ -78,16 +83,38 @@ AGGREGATOR_KAFKA__SSL_KEY_FILE: /etc/session-aggregator/tls/kafka/{{ .key }}
 {{- end }}
 {{- end -}}
 
-{{/* What a container of the worker's image needs to do the worker's work. */}}
+{{/* The secrets of the web view: where it has a Redis or a user of its own, it does not have those of the worker's. */}}
+{{- define "session-aggregator.webSecrets" -}}
+{{- $redis := default dict .Values.secretSettings.redis -}}
+{{- $own := default dict .Values.web.secretSettings.redis -}}
+{{- $plain := default dict .Values.web.settings.redis -}}
+{{- if hasKey $plain "url" -}}
+{{- $redis = $own -}}
+{{- else if or $own (hasKey $plain "username") -}}
+{{- $redis = merge (dict) $own (pick $redis "url") -}}
+{{- end -}}
+{{- merge (pick .Values.secretSettings "web") (ternary (dict "redis" $redis) dict (not (empty $redis))) | toYaml -}}
+{{- end -}}
+
+{{/* The variables of the web view; it is reached from outside its pod. */}}
+{{- define "session-aggregator.webVariables" -}}
+{{- $settings := mergeOverwrite (deepCopy (pick .Values.settings "log" "redis" "session" "web")) (deepCopy .Values.web.settings) -}}
+{{- $secrets := include "session-aggregator.webSecrets" . | fromYaml -}}
+{{- include "session-aggregator.plain" (dict "settings" $settings "secrets" $secrets) }}
+AGGREGATOR_WEB__HOST: 0.0.0.0
+{{- end -}}
+
+{{/* A container of the image: `root`, `configMap`, `secrets` as secretSettings, `tls` whose certificates it needs. */}}
 {{- define "session-aggregator.container" -}}
-image: {{ include "session-aggregator.image" . }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- $values := .root.Values -}}
+image: {{ include "session-aggregator.image" .root }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
 envFrom:
   - configMapRef:
-      name: {{ include "session-aggregator.fullname" . }}
-{{- if or .Values.secretSettings .Values.extraEnv }}
+      name: {{ .configMap }}
+{{- if or .secrets $values.extraEnv }}
 env:
-  {{- range $group, $fields := .Values.secretSettings }}
+  {{- range $group, $fields := .secrets }}
   {{- range $field, $from := $fields }}
   - name: AGGREGATOR_{{ upper $group }}__{{ upper $field }}
     valueFrom:
@@ -96,7 +123,7 @@ env:
         key: {{ $from.key }}
   {{- end }}
   {{- end }}
-  {{- with .Values.extraEnv }}
+  {{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
@@ -106,34 +133,89 @@ securityContext:
   runAsNonRoot: true
   capabilities:
     drop: [ALL]
-{{- if or .Values.tls.kafka.secret .Values.tls.redis.secret .Values.extraVolumeMounts }}
+{{- $mounts := include "session-aggregator.mounts" . }}
+{{- if or $mounts $values.extraVolumeMounts }}
 volumeMounts:
-  {{- range $name := list "kafka" "redis" }}
-  {{- if (index $.Values.tls $name).secret }}
-  - name: tls-{{ $name }}
-    mountPath: /etc/session-aggregator/tls/{{ $name }}
-    readOnly: true
-  {{- end }}
-  {{- end }}
-  {{- with .Values.extraVolumeMounts }}
+  {{- $mounts | nindent 2 }}
+  {{- with $values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- end -}}
 
+{{/* Secrets are mounted as folders, never as single files: then a rotated one appears by itself. */}}
+{{- define "session-aggregator.mounts" -}}
+{{- range $name := .tls }}
+{{- if (index $.root.Values.tls $name).secret }}
+- name: tls-{{ $name }}
+  mountPath: /etc/session-aggregator/tls/{{ $name }}
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- range $name, $_ := .root.Values.secretFiles }}
+- name: secrets-{{ $name }}
+  mountPath: /etc/session-aggregator/secrets/{{ $name }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
 {{- define "session-aggregator.volumes" -}}
-{{- if or .Values.tls.kafka.secret .Values.tls.redis.secret .Values.extraVolumes }}
+{{- $names := dict }}
+{{- range $name := .tls }}
+{{- with (index $.root.Values.tls $name).secret }}{{- $_ := set $names (printf "tls-%s" $name) . }}{{- end }}
+{{- end }}
+{{- range $name, $secret := .root.Values.secretFiles }}
+{{- $_ := set $names (printf "secrets-%s" $name) $secret }}
+{{- end }}
+{{- if or $names .root.Values.extraVolumes }}
 volumes:
-  {{- range $name := list "kafka" "redis" }}
-  {{- with (index $.Values.tls $name).secret }}
-  - name: tls-{{ $name }}
+  {{- range $name, $secret := $names }}
+  - name: {{ $name }}
     secret:
-      secretName: {{ . }}
+      secretName: {{ $secret }}
       defaultMode: 0440
   {{- end }}
-  {{- end }}
-  {{- with .Values.extraVolumes }}
+  {{- with .root.Values.extraVolumes }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The worker's container, as the pod of `helm test` has it too. */}}
+{{- define "session-aggregator.workerParts" -}}
+{{- dict "configMap" (include "session-aggregator.fullname" .) "secrets" (omit .Values.secretSettings "web") "tls" (list "kafka" "redis") | toYaml -}}
+{{- end -}}
+
+{{/* Where pods of a component run: `root`, `component`. */}}
+{{- define "session-aggregator.placement" -}}
+{{- with .root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+topologySpreadConstraints:
+{{- if .root.Values.topologySpreadConstraints }}
+  {{- toYaml .root.Values.topologySpreadConstraints | nindent 2 }}
+{{- else }}
+  {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "session-aggregator.selectorLabels" $.root | nindent 8 }}
+        app.kubernetes.io/component: {{ $.component }}
+    matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -153,6 +235,30 @@ securityContext:
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What pods may reach: names, and `places` on their ports. */}}
+{{- define "session-aggregator.egress" -}}
+- ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+  {{- with .root.Values.networkPolicy.dns.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- range .places }}
+- ports:
+    {{- range .ports }}
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -183,17 +289,29 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- with dig "redis" "url" "" .Values.settings -}}
+{{- range $place, $settings := dict "settings" .Values.settings "web.settings" .Values.web.settings -}}
+{{- with dig "redis" "url" "" $settings -}}
 {{- if or (regexMatch "://[^/]*:[^/]*@" .) (contains "password=" .) -}}
-{{- fail "settings.redis.url holds a password: put the whole URL into a secret, and secretSettings.redis.url in its place" -}}
+{{- $secrets := replace "settings" "secretSettings" $place -}}
+{{- fail (printf "%s.redis.url holds a password: put the whole URL into a secret, and %s.redis.url in its place" $place $secrets) -}}
 {{- end -}}
 {{- if and $.Values.networkPolicy.enabled (not (hasPrefix "unix" .)) -}}
 {{- $port := int (default "6379" (regexFind "[0-9]+$" (regexFind "^[a-z]+://[^/?]*" .))) -}}
 {{- $open := dict -}}
 {{- range $.Values.networkPolicy.redis.ports -}}{{- $_ := set $open (toString (int .)) true -}}{{- end -}}
 {{- if not (hasKey $open (toString $port)) -}}
-{{- fail (printf "settings.redis.url has port %d, but networkPolicy.redis.ports does not let the worker reach it: add it there" $port) -}}
+{{- fail (printf "%s.redis.url has port %d, but networkPolicy.redis.ports does not let the pods reach it: add it there" $place $port) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.web.enabled -}}
+{{- if dig "web" "user_header" "" .Values.settings -}}
+{{- if not (and .Values.networkPolicy.enabled .Values.web.from) -}}
+{{- fail "settings.web.user_header lets whoever reaches the web view name any user: set networkPolicy.enabled and, in web.from, the proxy alone" -}}
+{{- end -}}
+{{- else if not (dig "web" "tokens" "" .Values.secretSettings) -}}
+{{- fail "web.enabled needs to know who may look: set secretSettings.web.tokens, or settings.web.user_header behind a proxy that logs users in" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.strimzi.enabled (not .Values.strimzi.cluster) -}}
