@@ -19,7 +19,7 @@ from functools import partial
 from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode
 from aggregator.core.errors import TooManyDeadLetters, TransientError, UndecodableRecord
-from aggregator.core.fold import Folder
+from aggregator.core.fold import Folder, Write
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
 from aggregator.core.state import stamped_version
@@ -373,19 +373,21 @@ class Ingest:
     async def _store_traces(self) -> None:
         """Level 1; each round writes what another worker was faster with in the round before."""
         while writes := self._folder.writes():
-            cas = [
-                TraceWrite(
-                    write.trace_id,
-                    write.expected,
-                    write.stamp,
-                    write.state,
-                    self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
-                )
-                for write in writes
-            ]
-            replies = await self._retrying("store_traces", partial(self._traces.store, cas))
+            replies = await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
             conflicts = self._folder.stored(list(replies))
             self._metrics.trace_conflicts(conflicts)
+
+    def _trace_writes(self, writes: Sequence[Write]) -> list[TraceWrite]:
+        return [
+            TraceWrite(
+                write.trace_id,
+                write.expected,
+                write.stamp,
+                write.state,
+                self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
+            )
+            for write in writes
+        ]
 
     async def _store_sessions(self) -> None:
         """Level 2, with the deadline index written before the sessions that may be new to it."""
@@ -393,9 +395,22 @@ class Ingest:
         if not puts:
             return
         replies = await self._retrying("store_sessions", lambda: self._put(puts))
+        await self._forget_erased(puts, replies)
         await self._retrying("schedule", lambda: self._index_transitions(puts, replies))
         await self._indexing.touched(put.ref for put in puts)
         await self._check_outcomes(puts, replies)
+
+    async def _forget_erased(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
+        """Keep nothing of what came for sessions that have been erased, which only their puts can tell."""
+        refs: list[SessionRef] = []
+        writes: list[Write] = []
+        for put, reply in zip(puts, replies, strict=True):
+            if reply is not None and PutOutcome.ERASED in reply.outcomes:
+                refs.append(put.ref)
+                writes += [self._folder.erase(trace.trace_id) for trace in put.traces if trace.shown]
+        if refs:
+            await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
+            await self._retrying("schedule", partial(self._schedule.remove, refs))
 
     async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling that it
@@ -487,8 +502,11 @@ class Ingest:
             self._metrics.end_to_end((now_ms - log_ms) / 1000, count)
 
     def _count_spans(self, dropped: int) -> None:
-        merged = duplicate = folded = late = 0
+        merged = duplicate = folded = late = erased = 0
         for trace in self._folder.touched():
+            if trace.erased:
+                erased += len(trace.spans)
+                continue
             merged += trace.merged
             duplicate += trace.duplicate
             folded += trace.folded
@@ -500,6 +518,7 @@ class Ingest:
                 SpanOutcome.FOLDED: folded,
                 SpanOutcome.TOO_LATE: late,
                 SpanOutcome.DROPPED: dropped,
+                SpanOutcome.ERASED: erased,
             }
         )
 

@@ -115,6 +115,37 @@ def sessions_app(run: Run) -> typer.Typer:
         query = _query(project, user, status, since, until, search, sort, ascending)
         run(lambda settings: _export(settings, query, form, output))
 
+    @app.command("erase")
+    def erase(
+        session_id: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
+        project: Project = None,
+        user: Annotated[str | None, typer.Option("--user", "-u", help="All sessions that name this user.")] = None,
+        hold: Annotated[
+            float | None, typer.Option(min=1, max=315_576_000, help="Refuse late spans for so many seconds.")
+        ] = None,
+        tombstone: Annotated[bool, typer.Option(help="Tell the consumers of summaries as well.")] = True,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which sessions that would be.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        as_json: Json = False,
+    ) -> None:
+        """Erase a session, or all of a user, and keep late spans from bringing it back; needs to write to Redis."""
+        if (session_id is None) == (user is None):
+            raise typer.BadParameter("name either a session or --user")
+        from aggregator.sessions.erase import Wanted
+        from aggregator.sessions.erase import erase as erase_all
+
+        wanted = Wanted(
+            session_id=session_id,
+            user=user,
+            project=project,
+            hold_s=hold,
+            tombstone=tombstone,
+            dry_run=dry_run,
+            yes=yes,
+            as_json=as_json,
+        )
+        run(lambda settings: erase_all(settings, wanted))
+
     @app.command("reindex")
     def reindex(as_json: Json = False) -> None:
         """Make the indexes anew from the sessions in Redis; workers may go on meanwhile."""

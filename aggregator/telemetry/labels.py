@@ -22,6 +22,7 @@ class SpanOutcome(StrEnum):
     DROPPED = "dropped"
     TOO_LATE = "too_late"
     FOLDED = "folded"
+    ERASED = "erased"  # of a session that has been erased
 
 
 class CloseReason(StrEnum):

@@ -25,7 +25,14 @@ LISTED: Final = 16  # users and services of a session, at most
 _BILLION: Final = 1_000_000_000
 _LAST_US: Final = 253_402_300_799_999_999  # the year 9999
 _TRANSITIONS: Final = (Transition.NONE, Transition.OPENED, Transition.REOPENED)
-_OUTCOMES: Final = (PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED, PutOutcome.TOO_LATE)
+_OUTCOMES: Final = (
+    PutOutcome.APPLIED,
+    PutOutcome.SAME,
+    PutOutcome.STALE,
+    PutOutcome.FOLDED,
+    PutOutcome.TOO_LATE,
+    PutOutcome.ERASED,
+)
 _CLAIM_OUTCOMES: Final = (
     ClaimOutcome.CLAIMED,
     ClaimOutcome.NOT_DUE,
@@ -79,7 +86,7 @@ class RedisSessions:
             name = self._keys.session(put.ref)
             for traces in _pieces(put):
                 names.append(name)
-                bodies.append(_put_body(name.session, put.ref, traces))
+                bodies.append(_put_body(name.session, put.ref, self._keys.erased(name.session), traces))
         replies = await self._call(SESSION_PUT, names, bodies, self._put_head)
         if len(replies) == len(puts):
             return [
@@ -137,16 +144,17 @@ class RedisSessions:
         """
 
         async def ask(indexes: Sequence[int]) -> list[Any]:
-            items = Items([names[index] for index in indexes], [bodies[index] for index in indexes], head)
+            keys = [(*names[index], self._keys.erased(names[index].session)) for index in indexes]
+            items = Items(keys, [bodies[index] for index in indexes], head)
             replies = await self._connections.call(script, items, corrupt_too=True)
             return [read(index, reply) for index, reply in zip(indexes, replies, strict=True)]
 
         return await self._corrupt.repaired(CorruptKind.SESSION, names, ask)
 
 
-def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> Body:
+def _put_body(key: str, ref: SessionRef, erased: str, traces: Sequence[TracePut]) -> Body:
     """One item as `session_put.lua` reads it."""
-    item = b"".join((packed_texts(key), *[trace.packed for trace in traces], packed_texts(*ref)))
+    item = b"".join((packed_texts(key), *[trace.packed for trace in traces], packed_texts(*ref, erased)))
     return (item, *[trace.entry for trace in traces])
 
 
