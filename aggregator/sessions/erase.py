@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Final
 
 import typer
@@ -24,6 +25,7 @@ from aggregator.adapters.redis.keys import Keys
 from aggregator.check import kafka_arguments
 from aggregator.client import Client
 from aggregator.client.wording import counted, duration, harmless
+from aggregator.core.errors import AggregatorError
 from aggregator.core.model import SessionRef
 from aggregator.settings import Settings
 
@@ -55,12 +57,11 @@ def longest_life_s(settings: Settings) -> float:
 
 async def erase(settings: Settings, wanted: Wanted) -> int:
     """Erase and say what was there; 1 where there is nothing to erase."""
-    redis, session = settings.redis, settings.session
+    redis = settings.redis
     connections = connect(redis.url.get_secret_value(), cluster=redis.cluster, socket_timeout_s=redis.timeout_s)
-    keys = Keys(redis.key_prefix, closing_shards=session.closing_shards)
-    index = RedisSessionIndex(connections, keys, retention_ms=round(session.retention_s * 1000))
+    keys = Keys(redis.key_prefix, closing_shards=settings.session.closing_shards)
+    index = RedisSessionIndex(connections, keys, retention_ms=round(settings.session.retention_s * 1000))
     erasing = RedisErasing(connections, keys, index)
-    hold_s = longest_life_s(settings) if wanted.hold_s is None else wanted.hold_s
     try:
         refs = await _sessions(settings, erasing, wanted)
         if not refs:
@@ -68,16 +69,41 @@ async def erase(settings: Settings, wanted: Wanted) -> int:
         if wanted.dry_run or not (wanted.yes or _confirmed(refs)):
             _list(refs, wanted)
             return 0 if wanted.dry_run else 1
-        done = await erasing.erase(refs, hold_ms=round(hold_s * 1000), now_ms=SystemClock().now_ms())
+        await _erase(settings, erasing, refs, wanted)
     finally:
         await connections.close()
-    if wanted.tombstone:
-        if any(one.closing for one in done):
-            typer.echo("A worker may be publishing a summary just now; waiting until it has.", err=True)
-            await asyncio.sleep(PUBLISHED_WITHIN_S)
-        await _take_back(settings, refs)
-    _report(settings, done, hold_s, wanted)
     return 0
+
+
+async def _erase(settings: Settings, erasing: RedisErasing, refs: Sequence[SessionRef], wanted: Wanted) -> None:
+    kafka = settings.kafka
+    hold_s = longest_life_s(settings) if wanted.hold_s is None else wanted.hold_s
+    producer = Producer(",".join(kafka.bootstrap_servers), client_id=kafka.client_id, security=kafka_arguments(kafka))
+    try:
+        if wanted.tombstone:  # before anything is erased: whose it was can't be found out again
+            await producer.start()
+        done = await erasing.erase(refs, hold_ms=round(hold_s * 1000), now_ms=SystemClock().now_ms())
+        if wanted.tombstone:
+            await _take_back(KafkaSummarySink(producer, kafka.summary_topic), done)
+    finally:
+        await producer.close()
+    _report(settings, done, hold_s, wanted)
+
+
+async def _take_back(sink: KafkaSummarySink, done: Sequence[Erased]) -> None:
+    if any(one.closing for one in done):
+        typer.echo("A worker may be publishing a summary just now; waiting until it has.", err=True)
+        await asyncio.sleep(PUBLISHED_WITHIN_S)
+    try:
+        await sink.erase([one.ref for one in done])
+    except AggregatorError:
+        again = "".join(
+            "\n  session-aggregator sessions erase --yes "
+            + harmless(f"--project {quote(one.ref.project)} -- {quote(one.ref.session_id)}")
+            for one in done
+        )
+        typer.echo(f"Erased from Redis, but not from the topic; repeat it with:{again}", err=True)
+        raise
 
 
 async def _sessions(settings: Settings, erasing: RedisErasing, wanted: Wanted) -> list[SessionRef]:
@@ -121,16 +147,6 @@ def _list(refs: Sequence[SessionRef], wanted: Wanted) -> None:
     typer.echo(f"Nothing was erased of {counted(len(refs), 'session')}:")
     for ref in refs:
         typer.echo(harmless(f"  {ref.project}/{ref.session_id}"))
-
-
-async def _take_back(settings: Settings, refs: Sequence[SessionRef]) -> None:
-    kafka = settings.kafka
-    producer = Producer(",".join(kafka.bootstrap_servers), client_id=kafka.client_id, security=kafka_arguments(kafka))
-    try:
-        await producer.start()
-        await KafkaSummarySink(producer, kafka.summary_topic).erase(refs)
-    finally:
-        await producer.close()
 
 
 def _report(settings: Settings, done: Sequence[Erased], hold_s: float, wanted: Wanted) -> None:
