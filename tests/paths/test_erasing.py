@@ -98,7 +98,7 @@ def test_erased_at_any_moment_it_stays_away_and_others_notice_nothing(redis_url:
     ref = data.draw(st.sampled_from(sorted(expected)))
     step, before = data.draw(st.integers(0, 80)), data.draw(st.lists(lives(), max_size=1))
     crash = data.draw(st.booleans())
-    client = redis.Redis.from_url(redis_url)
+    client: Any = redis.Redis.from_url(redis_url)
     client.flushall()
 
     async def run() -> World:

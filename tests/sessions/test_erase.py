@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from aggregator.adapters.kafka.sink import KafkaSummarySink
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.index import LOOK_EVERY_MS
 from aggregator.adapters.redis.keys import Keys
@@ -180,7 +181,7 @@ async def test_where_kafka_fails_after_redis_it_says_how_to_go_on(
     async def fails(*_: object) -> None:
         raise BrokerUnavailable("away")
 
-    monkeypatch.setattr(erasing.KafkaSummarySink, "erase", fails)
+    monkeypatch.setattr(KafkaSummarySink, "erase", fails)
     environ = shop.environ | {"AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers}
     code, _, err = await asyncio.to_thread(invoked, ["sessions", "erase", "a b", "--yes", *HOLD], environ)
     assert code == 1
