@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import re
 
-from tests.docs.generated import INSTRUMENT, README, all_regions, coverage, regions, with_code, with_table
+from aggregator.settings import variables
+from tests.docs import settings_page
+from tests.docs.generated import (
+    CONFIGURATION,
+    INSTRUMENT,
+    README,
+    all_regions,
+    coverage,
+    regions,
+    with_code,
+    with_table,
+)
 from tests.interop import environments, results
 from tests.interop.catalogue import FOLDER, producers
 
@@ -41,3 +52,20 @@ def test_the_coverage_table_is_that_of_the_last_interop_run() -> None:
 def test_the_last_interop_run_had_every_producer_as_it_is_pinned() -> None:
     found = {row.name: row.version for row in results.load()}
     assert found == {one.name: environments.version_of(one) for one in producers() if not one.awaits}, "make interop"
+
+
+def test_the_settings_are_those_of_the_model() -> None:
+    assert CONFIGURATION.read_text(encoding="utf-8") == settings_page.page(), "make docs"
+
+
+def test_every_setting_says_what_it_means_and_shows_a_value() -> None:
+    """A default is an example, and a secret has none."""
+    rows = {
+        row[0]: row[1:]
+        for row in re.findall(r"^\| `(\w+)` " + 4 * r"\|(.*?)(?<!\\)" + r"\|$", settings_page.page(), re.MULTILINE)
+    }
+    assert rows.keys() == variables().keys()
+    for name, (kind, default, meaning, example) in rows.items():
+        assert kind.strip(), name
+        assert meaning.strip().endswith("."), name
+        assert default.strip() or example.strip() or "secret" in kind, name
