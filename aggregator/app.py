@@ -33,6 +33,7 @@ from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
+from aggregator.adapters.self_tracing import OtlpSelfTracing
 from aggregator.check import kafka_arguments, output_topics, own_prices, redis_problems
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
@@ -125,6 +126,8 @@ class _Worker:
         self._clock = clock = SystemClock()
         self._registry = CollectorRegistry()
         self._metrics = metrics = Metrics(self._registry, monotonic_s=clock.monotonic_s)
+        endpoint = settings.tracing.endpoint
+        self._tracing = tracing = None if endpoint is None else OtlpSelfTracing(endpoint, clock)
         self._retrying = retrying = Retrying(clock=clock, metrics=metrics)
         self._rejects = RejectLog(log, clock.monotonic_s)
         self._work: asyncio.Task[None] | None = None
@@ -170,6 +173,7 @@ class _Worker:
             clock=clock,
             retrying=retrying,
             metrics=metrics,
+            tracing=tracing,
         )
         self._partitions = PartitionProgress(
             source=source,
@@ -201,6 +205,7 @@ class _Worker:
             retrying=retrying,
             metrics=metrics,
             rejects=self._rejects,
+            tracing=tracing,
         )
         self._close = Close(
             source=source,
@@ -213,6 +218,7 @@ class _Worker:
             clock=clock,
             retrying=retrying,
             metrics=metrics,
+            tracing=tracing,
         )
 
     def _source_options(self) -> SourceOptions:
@@ -324,7 +330,8 @@ class _Worker:
         """Leave the group and close everything, each within its time."""
         self._ready = False
         self._rejects.flush()
-        for part in (self._source.close, self._producer.close, self._redis.close, self.http.stop):
+        parts = [self._source.close, self._producer.close, self._redis.close, self.http.stop]
+        for part in parts if self._tracing is None else [*parts, self._tracing.close]:
             left_s = _CLOSE_EACH_S if self._closed_by_s is None else self._closed_by_s - self._clock.monotonic_s()
             await _bounded(part(), min(_CLOSE_EACH_S, max(left_s, _CLOSE_LEAST_S)))
         log.info(Event.WORKER_STOPPED)

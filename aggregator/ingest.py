@@ -43,7 +43,19 @@ from aggregator.ports import (
 )
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
-from aggregator.telemetry import Event, Metrics, RecordOutcome, RejectLog, SpanOutcome, Stage, get_logger
+from aggregator.telemetry import (
+    NO_TRACE,
+    BatchTrace,
+    Event,
+    Metrics,
+    NoTracing,
+    RecordOutcome,
+    RejectLog,
+    SelfTracing,
+    SpanOutcome,
+    Stage,
+    get_logger,
+)
 
 log = get_logger()
 
@@ -103,6 +115,7 @@ class Batch:
     records: list[DecodedRecord] = field(default_factory=list)
     rejects: bool = False
     last_log_ms: dict[Partition, int] = field(default_factory=dict)
+    trace: BatchTrace = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +152,7 @@ class Ingest:
         retrying: Retrying,
         metrics: Metrics,
         rejects: RejectLog,
+        tracing: SelfTracing | None = None,
     ) -> None:
         self._source = source
         self._traces = traces
@@ -155,6 +169,7 @@ class Ingest:
         self._retrying = retrying
         self._metrics = metrics
         self._rejects = rejects
+        self._tracing = tracing or NoTracing()
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue(maxsize=1)
         self._unfinished = 0
         self._drained = asyncio.Event()
@@ -173,7 +188,10 @@ class Ingest:
             await self._start_partitions()
             fetched = await self._fetch()
             batch = Batch(
-                heads=self._source.heads(), positions=self._source.positions(), epochs=self._progress.epochs()
+                heads=self._source.heads(),
+                positions=self._source.positions(),
+                epochs=self._progress.epochs(),
+                trace=self._tracing.begin("ingest"),
             )
             self._unfinished += 1
             self._drained.clear()
@@ -217,7 +235,8 @@ class Ingest:
 
     async def _decode(self, fetched: Fetched, batch: Batch) -> None:
         slice_bytes = 0
-        started_s, spent_s = self._clock.monotonic_s(), 0.0
+        began_s = started_s = self._clock.monotonic_s()
+        spent_s = 0.0
         for partition, records in fetched.records.items():
             clock = self._progress.clock(partition)
             if clock is None:
@@ -231,7 +250,9 @@ class Ingest:
                     await asyncio.sleep(0)
                     started_s = self._clock.monotonic_s()
         if batch.last_log_ms:
-            self._metrics.observe_stage(Stage.DECODE, spent_s + self._clock.monotonic_s() - started_s)
+            ended_s = self._clock.monotonic_s()
+            self._metrics.observe_stage(Stage.DECODE, spent_s + ended_s - started_s)
+            batch.trace.stage(Stage.DECODE, began_s, ended_s)
 
     def _decode_record(self, record: InputRecord, partition: Partition, clock: PartitionClock, batch: Batch) -> None:
         log_ms = clock.log_time_ms(record.timestamp, self._clock.now_ms())
@@ -280,13 +301,13 @@ class Ingest:
         await self._send_dead_letters(batch)
         failures = self._retrying.store_failures
         if batch.records:
-            with self._metrics.stage(Stage.FOLD):
+            with self._metrics.stage(Stage.FOLD, batch.trace):
                 self._fold(batch)
-            with self._metrics.stage(Stage.STORE):
+            with self._metrics.stage(Stage.STORE, batch.trace):
                 await self._store_traces()
                 await self._store_sessions()
             self._count(batch)
-        with self._metrics.stage(Stage.COMMIT):
+        with self._metrics.stage(Stage.COMMIT, batch.trace):
             lost = await self._progress.applied(
                 batch.positions,
                 batch.heads,
@@ -301,6 +322,8 @@ class Ingest:
             self._folder.forget()
         else:
             self._folder.finish()
+        if batch.records:
+            batch.trace.end(records=len(batch.records), partitions=len(batch.last_log_ms), lost=int(lost))
 
     async def _confirm(self, failures: int) -> None:
         """Store the batch again if Redis has failed since there were so many `failures`, until it no longer does.

@@ -20,6 +20,7 @@ from aggregator.setting_types import (
     CommaSeparated,
     Encoding,
     FilePath,
+    HttpUrl,
     IgnoredNames,
     KeyPrefix,
     LogFormat,
@@ -233,6 +234,14 @@ class LogSettings(_Group):
     """`auto` is text on a terminal, else JSON."""
 
 
+class TracingSettings(_Group):
+    """Traces of the worker's own batches, for whoever runs it; off without an endpoint."""
+
+    endpoint: HttpUrl | None = Field(None, examples=["http://collector:4318/v1/traces"])
+    """Where to send them by OTLP over HTTP; takes `pip install 'session-aggregator[tracing]'`.
+    All else is up to OpenTelemetry's own variables, as `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_TRACES_SAMPLER`."""
+
+
 class Settings(_Group):
     """All settings; passwords are masked in every representation."""
 
@@ -245,6 +254,7 @@ class Settings(_Group):
     shutdown: ShutdownSettings = ShutdownSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     web: WebSettings = WebSettings()
 
 

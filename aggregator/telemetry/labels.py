@@ -107,6 +107,7 @@ class IgnoredReason(StrEnum):
     TOO_LONG = "too_long"
     CONTROL_CHARACTERS = "control_characters"
     PLACEHOLDER = "placeholder"  # a span that announces another one
+    OWN = "own"  # what a worker traces of itself
     BAD_TRACE_ID = "bad_trace_id"
     BAD_SPAN_ID = "bad_span_id"
     NULL = "null"

@@ -20,6 +20,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/configuration.md",
+    "docs/events.md",
     "docs/instrument.md",
     "docs/security.md",
     "tests/interop/README.md",

@@ -144,8 +144,7 @@ class RedisSessions:
         """
 
         async def ask(indexes: Sequence[int]) -> list[Any]:
-            keys = [(*names[index], self._keys.erased(names[index].session)) for index in indexes]
-            items = Items(keys, [bodies[index] for index in indexes], head)
+            items = Items([names[index] for index in indexes], [bodies[index] for index in indexes], head)
             replies = await self._connections.call(script, items, corrupt_too=True)
             return [read(index, reply) for index, reply in zip(indexes, replies, strict=True)]
 
