@@ -1,13 +1,14 @@
-"""Every setting, read once from the environment into one frozen object.
+"""Every setting, read once from the environment, or from files in `AGGREGATOR_SECRETS_DIR`, into one frozen object.
 
-A variable is `AGGREGATOR_<GROUP>__<FIELD>`; an empty one counts as not set, lists are comma-separated, durations are
-seconds unless the name says otherwise.  `load_settings` finds all problems before it complains.
+A variable is `AGGREGATOR_<GROUP>__<FIELD>` and goes before a file of its name; an empty one counts as not set, lists
+are comma-separated, durations are seconds unless the name says otherwise.  `load_settings` finds all problems before
+it complains.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from aggregator.core.errors import ConfigurationError
+from aggregator.setting_files import SettingFiles
 from aggregator.setting_types import (
     CommaSeparated,
     Encoding,
@@ -39,6 +41,7 @@ from aggregator.setting_types import (
 
 PREFIX: Final = "AGGREGATOR_"
 DELIMITER: Final = "__"
+SECRETS_DIR: Final = "AGGREGATOR_SECRETS_DIR"
 
 # Kubernetes puts these into every pod beside a Service named "aggregator"; they are no typing errors.
 _SERVICE_LINK: Final = re.compile(r"AGGREGATOR_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
@@ -277,11 +280,17 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     known = variables()
     problems = [_unknown(name, known) for name in sorted(environ) if _is_typo(name, known)]
     given: dict[str, dict[str, str]] = {group: {} for group in Settings.model_fields}
+    directory = environ.get(SECRETS_DIR, "").strip()
+    files = SettingFiles(SECRETS_DIR, directory, known, PREFIX) if directory else None
+    problems += files.problems if files else []
+    from_files = files.values if files else {}
     for name, (group, field) in known.items():
-        if environ.get(name, "").strip():
-            given[group][field] = environ[name].strip()
+        if value := environ.get(name, "").strip() or from_files.get(name, ""):
+            given[group][field] = value
     wrong: set[str] = set()
-    groups: dict[str, Any] = {group: _read_group(group, values, problems, wrong) for group, values in given.items()}
+    groups: dict[str, Any] = {
+        group: _read_group(group, values, problems, wrong, from_files.keys()) for group, values in given.items()
+    }
     settings = Settings(**groups)
     problems += [check.problem for check in _CHECKS if not wrong & set(check.names) and check.fails(settings)]
     if problems:
@@ -290,7 +299,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def _is_typo(name: str, known: Mapping[str, object]) -> bool:
-    return name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name)
+    return name.startswith(PREFIX) and name not in known and name != SECRETS_DIR and not _SERVICE_LINK.fullmatch(name)
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:
@@ -298,8 +307,13 @@ def _unknown(name: str, known: Mapping[str, object]) -> str:
     return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "unset it")
 
 
-def _read_group(group: str, values: dict[str, str], problems: list[str], wrong: set[str]) -> _Group:
-    """Read one group; fields that are wrong are reported, noted in `wrong` and stand at their default."""
+def _read_group(
+    group: str, values: dict[str, str], problems: list[str], wrong: set[str], from_files: Set[str]
+) -> _Group:
+    """Read one group; fields that are wrong are reported, noted in `wrong` and stand at their default.
+
+    Values of the variables `from_files` are not quoted, whatever they are of.
+    """
     kind: type[_Group] = type(Settings.model_fields[group].default)
     try:
         return kind.model_validate(values)
@@ -312,14 +326,16 @@ def _read_group(group: str, values: dict[str, str], problems: list[str], wrong: 
         name = variable(group, field)
         wrong.add(name)
         text = detail["msg"].removeprefix("Value error, ")
-        problems.append(f"{name}: {text[0].lower()}{text[1:]}{_shown(kind, field, values[field])}")
+        problems.append(
+            f"{name}: {text[0].lower()}{text[1:]}{_shown(kind, field, values[field], hide=name in from_files)}"
+        )
     return kind.model_validate({field: value for field, value in values.items() if field not in bad})
 
 
-def _shown(kind: type[_Group], field: str, value: str) -> str:
+def _shown(kind: type[_Group], field: str, value: str, *, hide: bool) -> str:
     """What was given and what would be the default, without giving a secret away."""
     info = kind.model_fields[field]
-    secret = "Secret" in str(info.annotation) or "RedisUrl" in str(info.annotation)
+    secret = hide or "Secret" in str(info.annotation) or "RedisUrl" in str(info.annotation)
     default = info.get_default(call_default_factory=True, validated_data={})
     shown = ",".join(default) if isinstance(default, tuple) else default
     given = "" if secret else f", not {value!r}"

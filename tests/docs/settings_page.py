@@ -32,7 +32,17 @@ Settings come from the environment: `AGGREGATOR_<GROUP>__<NAME>`.
 A variable that is misspelt or wrong stops the start with one message that lists all of them.
 `session-aggregator check` says what the settings lead to.
 Lists are comma-separated, an empty variable counts as not set, and `_S` means seconds.
-"""
+
+## From files
+
+`AGGREGATOR_SECRETS_DIR` names a directory, as `/run/secrets/session-aggregator`, with one value a file, for any setting.
+A file is named `kafka__sasl_password` or `kafka/sasl_password`, in any case, with or without `AGGREGATOR_` before it.
+So a Kubernetes Secret with such keys can be mounted whole, and Docker's secrets be given such names.
+A variable goes before a file of the same setting; both go before the default.
+A file that names no setting stops the start like a misspelt variable.
+Names that begin with a dot are passed over, and so is white space around a value.
+Files are read once, at the start, and what is in them is never quoted, neither in messages nor in logs.
+"""  # noqa: E501 - a sentence is a line
 
 
 def page() -> str:

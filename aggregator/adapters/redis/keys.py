@@ -42,7 +42,8 @@ from aggregator.core.naming import decode_ref, encode_ref, percent_decode, perce
 
 DEFAULT_PREFIX: Final = "agg"
 _WITNESSES: Final = 16
-_REMEMBERED: Final = 16_384  # sessions whose keys are kept: some 8 MB
+REMEMBERED: Final = 16_384
+"""Sessions whose keys are kept: some 8 MB."""
 
 
 @cache
@@ -86,7 +87,6 @@ class Keys:
         self._user_head: Final = f"{prefix}:user:{{"
         self._indexed_head: Final = f"{prefix}:indexed:"
         self._sessions: dict[SessionRef, SessionKeys] = {}  # as they were made; emptied when it is full
-        self._erased: dict[str, str] = {}  # likewise, by the session's key
 
     def session(self, ref: SessionRef) -> SessionKeys:
         """The three keys of a session."""
@@ -94,21 +94,15 @@ class Keys:
         if keys is None:
             session = f"{self._session_head}{encode_ref(ref)}}}"
             keys = SessionKeys(session, f"{session}:traces", f"{session}:models")
-            if len(self._sessions) >= _REMEMBERED:
+            if len(self._sessions) >= REMEMBERED:
                 self._sessions.clear()
             self._sessions[ref] = keys
         return keys
 
     def erased(self, session_key: str) -> str:
         """The key that says of a session, by its key, that it has been erased; in its slot, without its name."""
-        key = self._erased.get(session_key)
-        if key is None:
-            data = session_key.encode()
-            key = f"{self.prefix}:erased:{{{_tags()[key_slot(data)]}}}:{sha256(data).hexdigest()[:32]}"
-            if len(self._erased) >= _REMEMBERED:
-                self._erased.clear()
-            self._erased[session_key] = key
-        return key
+        data = session_key.encode()
+        return f"{self.prefix}:erased:{{{_tags()[key_slot(data)]}}}:{sha256(data).hexdigest()[:32]}"
 
     def trace(self, trace_id: bytes) -> str:
         """The key of a trace state."""
