@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test heavy check format lint types imports lua coverage compile clean-compiled bench schema build clean
-.PHONY: fresh-core faults fuzz interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
+.PHONY: audit fresh-core faults fuzz interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
 # Where `make sbom` writes
 SBOM ?= dist/session-aggregator.cdx.json
 
@@ -55,7 +55,7 @@ interop-pins: install ## the newest versions of the producers, into tests/intero
 	  $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header \
 	    --no-emit-index-url "$$group" -o "$${group%.in}.txt"; done
 
-docs: install ## the code blocks of docs/instrument.md and the README's coverage table, written anew
+docs: install ## what is generated in documents: settings, events, code blocks, the README's coverage table
 	@$(PY) -m tests.docs.generated
 
 # FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py
@@ -125,6 +125,13 @@ sbom: install ## what the image is made of, as CycloneDX, from the lock
 	@mkdir -p "$(dir $(SBOM))"
 	@$(PY) -m uv export --quiet --frozen --no-dev --extra web --no-emit-project \
 	  | $(PY) -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" -
+
+# No part of `check`, which must not depend on a database elsewhere; where that can't be reached it says so in one line.
+audit: install ## known vulnerabilities of the locked packages, by osv.dev; REQUIRE_AUDIT=1 where it must be reached
+	@said=$$($(PY) -m uv audit --preview-features audit-command --frozen --no-default-groups $(ARGS) 2>&1) && code=0 || code=$$?; \
+	if [ $$code -eq 2 ] && [ -z "$$REQUIRE_AUDIT" ] && echo "$$said" | grep -qF 'client error (Connect)'; then \
+	  echo "NOT AUDITED: the database of vulnerabilities (osv.dev) can't be reached from here"; \
+	else echo "$$said"; exit $$code; fi
 
 deploy-tools: install ## Helm, kubeconform, an API server and schemas, built into .cache; ten minutes, once
 	@$(PY) -m tests.deploy.programs

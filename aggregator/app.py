@@ -34,6 +34,7 @@ from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.time import RedisTime
 from aggregator.adapters.redis.traces import RedisTraces
+from aggregator.adapters.self_tracing import OtlpSelfTracing
 from aggregator.agreed_clock import AgreedClock
 from aggregator.check import kafka_arguments, output_topics, own_prices, redis_problems
 from aggregator.close import Close, CloseLimits
@@ -127,6 +128,8 @@ class _Worker:
         own_clock = SystemClock()
         self._registry = CollectorRegistry()
         self._metrics = metrics = Metrics(self._registry, monotonic_s=own_clock.monotonic_s)
+        endpoint = settings.tracing.endpoint
+        self._tracing = tracing = None if endpoint is None else OtlpSelfTracing(endpoint, own_clock)
         self._retrying = retrying = Retrying(clock=own_clock, metrics=metrics)
         self._rejects = RejectLog(log, own_clock.monotonic_s)
         self._work: asyncio.Task[None] | None = None
@@ -178,6 +181,7 @@ class _Worker:
             clock=clock,
             retrying=retrying,
             metrics=metrics,
+            tracing=tracing,
         )
         self._partitions = PartitionProgress(
             source=source,
@@ -209,6 +213,7 @@ class _Worker:
             retrying=retrying,
             metrics=metrics,
             rejects=self._rejects,
+            tracing=tracing,
         )
         self._close = Close(
             source=source,
@@ -221,6 +226,7 @@ class _Worker:
             clock=clock,
             retrying=retrying,
             metrics=metrics,
+            tracing=tracing,
         )
 
     def _source_options(self) -> SourceOptions:
@@ -334,7 +340,8 @@ class _Worker:
         """Leave the group and close everything, each within its time."""
         self._ready = False
         self._rejects.flush()
-        for part in (self._source.close, self._producer.close, self._redis.close, self.http.stop):
+        parts = [self._source.close, self._producer.close, self._redis.close, self.http.stop]
+        for part in parts if self._tracing is None else [*parts, self._tracing.close]:
             left_s = _CLOSE_EACH_S if self._closed_by_s is None else self._closed_by_s - self._clock.monotonic_s()
             await _bounded(part(), min(_CLOSE_EACH_S, max(left_s, _CLOSE_LEAST_S)))
         log.info(Event.WORKER_STOPPED)

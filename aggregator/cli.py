@@ -47,7 +47,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
     ] = False,
 ) -> None:
-    """All settings come from environment variables that begin with AGGREGATOR_; the README lists them."""
+    """All settings come from variables that begin with AGGREGATOR_, or from files; docs/configuration.md lists them."""
 
 
 @app.command()
@@ -111,7 +111,7 @@ def demo(
 
 
 def _looking(work: Callable[[Settings], Awaitable[int]]) -> None:
-    """Run a command that only looks; what libraries log would be in the way of its output."""
+    """Run a command for people; what libraries log would be in the way of its output."""
     settings = _settings()
     logging.disable()
 

@@ -18,7 +18,7 @@ from aggregator.core.summary import summary
 from aggregator.index import Indexing
 from aggregator.ports import Claim, ClaimOutcome, Clock, DueEntry, Progress, Schedule, SessionStore, Source, SummarySink
 from aggregator.retry import Retrying
-from aggregator.telemetry import Event, Metrics, Stage, get_logger
+from aggregator.telemetry import Event, Metrics, NoTracing, SelfTracing, Stage, get_logger
 
 log = get_logger()
 
@@ -63,6 +63,7 @@ class Close:
         clock: Clock,
         retrying: Retrying,
         metrics: Metrics,
+        tracing: SelfTracing | None = None,
     ) -> None:
         self._source = source
         self._sessions = sessions
@@ -74,6 +75,7 @@ class Close:
         self._clock = clock
         self._retrying = retrying
         self._metrics = metrics
+        self._tracing = tracing or NoTracing()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -113,13 +115,15 @@ class Close:
         entries = await self._schedule.due(shards, watermark_ms=watermark_ms, limit=self._limits.batch_sessions)
         if not entries:
             return False
-        with self._metrics.stage(Stage.CLAIM):
+        trace = self._tracing.begin("close")
+        with self._metrics.stage(Stage.CLAIM, trace):
             claims = await self._sessions.claim([entry.ref for entry in entries], watermark_ms=watermark_ms)
         claimed = [claim.rollup for claim in claims if claim.rollup is not None]
-        with self._metrics.stage(Stage.PUBLISH):
+        with self._metrics.stage(Stage.PUBLISH, trace):
             await self._publish(claimed, [claim.deadline_ms for claim in claims if claim.rollup is not None])
-        with self._metrics.stage(Stage.SETTLE):
+        with self._metrics.stage(Stage.SETTLE, trace):
             await self._settle(entries, claims, claimed)
+        trace.end(due=len(entries), claimed=len(claimed))
         return True
 
     async def _publish(self, rollups: Sequence[SessionRollup], deadlines_ms: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 from aggregator.core.model import SessionRef
 from aggregator.ports import Clock, SessionIndex
 from aggregator.retry import Retrying
-from aggregator.telemetry import Metrics, Stage
+from aggregator.telemetry import Metrics, NoTracing, SelfTracing, Stage
 
 _PERIOD_S: Final = 1.0  # how far the indexes may be behind, and how often a session is written at most
 _BACKLOG_PERIOD_S: Final = 30.0  # while the log is behind by more than a batch: what is shown is old anyway
@@ -45,13 +45,21 @@ class Indexing:
     """Owns the task that keeps the indexes up to date, and what it has still to write."""
 
     def __init__(
-        self, *, index: SessionIndex, limits: IndexLimits, clock: Clock, retrying: Retrying, metrics: Metrics
+        self,
+        *,
+        index: SessionIndex,
+        limits: IndexLimits,
+        clock: Clock,
+        retrying: Retrying,
+        metrics: Metrics,
+        tracing: SelfTracing | None = None,
     ) -> None:
         self._index = index
         self._limits = limits
         self._clock = clock
         self._retrying = retrying
         self._metrics = metrics
+        self._tracing = tracing or NoTracing()
         self._touched: dict[SessionRef, None] = {}
         self._shards: Sequence[int] = ()
         self._unread: dict[int, None] = {}  # own shards whose open sessions are still to be read again
@@ -118,8 +126,10 @@ class Indexing:
         if not self._touched:
             return
         touched, self._touched = list(self._touched), {}
-        with self._metrics.stage(Stage.INDEX):
+        trace = self._tracing.begin("index")
+        with self._metrics.stage(Stage.INDEX, trace):
             await self._retrying("index", partial(self.write, touched))
+        trace.end(sessions=len(touched))
 
     async def _look(self) -> None:
         shards = [shard for shard in self._shards if shard not in self._unread]

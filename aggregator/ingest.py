@@ -19,7 +19,7 @@ from functools import partial
 from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode
 from aggregator.core.errors import BrokerUnavailable, TooManyDeadLetters, TransientError, UndecodableRecord
-from aggregator.core.fold import Folder
+from aggregator.core.fold import Folder, Write
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Decoded, Partition, SessionRef
 from aggregator.core.state import stamped_version
@@ -43,7 +43,19 @@ from aggregator.ports import (
 )
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
-from aggregator.telemetry import Event, Metrics, RecordOutcome, RejectLog, SpanOutcome, Stage, get_logger
+from aggregator.telemetry import (
+    NO_TRACE,
+    BatchTrace,
+    Event,
+    Metrics,
+    NoTracing,
+    RecordOutcome,
+    RejectLog,
+    SelfTracing,
+    SpanOutcome,
+    Stage,
+    get_logger,
+)
 
 log = get_logger()
 
@@ -103,6 +115,7 @@ class Batch:
     records: list[DecodedRecord] = field(default_factory=list)
     rejects: bool = False
     last_log_ms: dict[Partition, int] = field(default_factory=dict)
+    trace: BatchTrace = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +152,7 @@ class Ingest:
         retrying: Retrying,
         metrics: Metrics,
         rejects: RejectLog,
+        tracing: SelfTracing | None = None,
     ) -> None:
         self._source = source
         self._traces = traces
@@ -155,6 +169,7 @@ class Ingest:
         self._retrying = retrying
         self._metrics = metrics
         self._rejects = rejects
+        self._tracing = tracing or NoTracing()
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue(maxsize=1)
         self._unfinished = 0
         self._drained = asyncio.Event()
@@ -173,7 +188,10 @@ class Ingest:
             await self._start_partitions()
             fetched = await self._fetch()
             batch = Batch(
-                heads=self._source.heads(), positions=self._source.positions(), epochs=self._progress.epochs()
+                heads=self._source.heads(),
+                positions=self._source.positions(),
+                epochs=self._progress.epochs(),
+                trace=self._tracing.begin("ingest"),
             )
             self._unfinished += 1
             self._drained.clear()
@@ -225,7 +243,8 @@ class Ingest:
 
     async def _decode(self, fetched: Fetched, batch: Batch) -> None:
         slice_bytes = 0
-        started_s, spent_s = self._clock.monotonic_s(), 0.0
+        began_s = started_s = self._clock.monotonic_s()
+        spent_s = 0.0
         for partition, records in fetched.records.items():
             clock = self._progress.clock(partition)
             if clock is None:
@@ -239,7 +258,9 @@ class Ingest:
                     await asyncio.sleep(0)
                     started_s = self._clock.monotonic_s()
         if batch.last_log_ms:
-            self._metrics.observe_stage(Stage.DECODE, spent_s + self._clock.monotonic_s() - started_s)
+            ended_s = self._clock.monotonic_s()
+            self._metrics.observe_stage(Stage.DECODE, spent_s + ended_s - started_s)
+            batch.trace.stage(Stage.DECODE, began_s, ended_s)
 
     def _decode_record(self, record: InputRecord, partition: Partition, clock: PartitionClock, batch: Batch) -> None:
         log_ms = clock.log_time_ms(record.timestamp, self._clock.now_ms())
@@ -288,13 +309,13 @@ class Ingest:
         await self._send_dead_letters(batch)
         failures = self._retrying.store_failures
         if batch.records:
-            with self._metrics.stage(Stage.FOLD):
+            with self._metrics.stage(Stage.FOLD, batch.trace):
                 self._fold(batch)
-            with self._metrics.stage(Stage.STORE):
+            with self._metrics.stage(Stage.STORE, batch.trace):
                 await self._store_traces()
                 await self._store_sessions()
             self._count(batch)
-        with self._metrics.stage(Stage.COMMIT):
+        with self._metrics.stage(Stage.COMMIT, batch.trace):
             lost = await self._progress.applied(
                 batch.positions,
                 batch.heads,
@@ -309,6 +330,8 @@ class Ingest:
             self._folder.forget()
         else:
             self._folder.finish()
+        if batch.records:
+            batch.trace.end(records=len(batch.records), partitions=len(batch.last_log_ms), lost=int(lost))
 
     async def _confirm(self, failures: int) -> None:
         """Store the batch again if Redis has failed since there were so many `failures`, until it no longer does.
@@ -381,19 +404,21 @@ class Ingest:
     async def _store_traces(self) -> None:
         """Level 1; each round writes what another worker was faster with in the round before."""
         while writes := self._folder.writes():
-            cas = [
-                TraceWrite(
-                    write.trace_id,
-                    write.expected,
-                    write.stamp,
-                    write.state,
-                    self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
-                )
-                for write in writes
-            ]
-            replies = await self._retrying("store_traces", partial(self._traces.store, cas))
+            replies = await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
             conflicts = self._folder.stored(list(replies))
             self._metrics.trace_conflicts(conflicts)
+
+    def _trace_writes(self, writes: Sequence[Write]) -> list[TraceWrite]:
+        return [
+            TraceWrite(
+                write.trace_id,
+                write.expected,
+                write.stamp,
+                write.state,
+                self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
+            )
+            for write in writes
+        ]
 
     async def _store_sessions(self) -> None:
         """Level 2, with the deadline index written before the sessions that may be new to it."""
@@ -401,9 +426,22 @@ class Ingest:
         if not puts:
             return
         replies = await self._retrying("store_sessions", lambda: self._put(puts))
+        await self._forget_erased(puts, replies)
         await self._retrying("schedule", lambda: self._index_transitions(puts, replies))
         await self._indexing.touched(put.ref for put in puts)
         await self._check_outcomes(puts, replies)
+
+    async def _forget_erased(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
+        """Keep nothing of what came for sessions that have been erased, which only their puts can tell."""
+        refs: list[SessionRef] = []
+        writes: list[Write] = []
+        for put, reply in zip(puts, replies, strict=True):
+            if reply is not None and PutOutcome.ERASED in reply.outcomes:
+                refs.append(put.ref)
+                writes += [self._folder.erase(trace.trace_id) for trace in put.traces if trace.shown]
+        if refs:
+            await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
+            await self._retrying("schedule", partial(self._schedule.remove, refs))
 
     async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling that it
@@ -497,8 +535,11 @@ class Ingest:
             self._metrics.end_to_end((now_ms - log_ms) / 1000, count)
 
     def _count_spans(self, dropped: int) -> None:
-        merged = duplicate = folded = late = 0
+        merged = duplicate = folded = late = erased = 0
         for trace in self._folder.touched():
+            if trace.erased:
+                erased += len(trace.spans)
+                continue
             merged += trace.merged
             duplicate += trace.duplicate
             folded += trace.folded
@@ -510,6 +551,7 @@ class Ingest:
                 SpanOutcome.FOLDED: folded,
                 SpanOutcome.TOO_LATE: late,
                 SpanOutcome.DROPPED: dropped,
+                SpanOutcome.ERASED: erased,
             }
         )
 

@@ -164,11 +164,12 @@ class TraceStore(Protocol):
     async def store(self, writes: Sequence[TraceWrite]) -> Sequence[StoredTrace | None]:
         """Store each whose expected stamp is the stored one: None.  Otherwise what is stored, unchanged.
 
+        `ERASED_STAMP` with an empty state says that the trace was erased; no worker expects it, so it stays.
         Idempotent: a write that meets exactly its own stamp and state answers None.
         """
 
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:
-        """Read states without writing."""
+        """Read states without writing; of a trace that was erased there is nothing."""
 
 
 class PutOutcome(StrEnum):
@@ -179,6 +180,7 @@ class PutOutcome(StrEnum):
     STALE = "stale"  # the session has a newer version
     FOLDED = "folded"  # the trace is folded for good; not added
     TOO_LATE = "too_late"  # its state was begun after the one shown had expired; not added
+    ERASED = "erased"  # the session has been erased; not added
 
 
 class Transition(StrEnum):
@@ -247,7 +249,7 @@ class SessionStore(Protocol):
         An older or equal version changes nothing, nor does one whose state was begun when the one that the session
         shows had expired: it lacks the spans of before.  A put that changes something opens, reopens or keeps open the
         session and sets its last activity to the greatest `changed_ms` it has seen.  A tombstone for a session that
-        does not exist is remembered without creating it.
+        does not exist is remembered without creating it.  Of a session that has been erased nothing is stored.
         """
 
     async def claim(self, refs: Sequence[SessionRef], *, watermark_ms: int) -> Sequence[Claim]:
@@ -279,6 +281,9 @@ class Schedule(Protocol):
 
     async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
         """Where the entry still has the deadline that was read: set the new one, or remove it (None)."""
+
+    async def remove(self, refs: Sequence[SessionRef]) -> None:
+        """Remove the entries of sessions that have been erased."""
 
     async def count(self, shards: Sequence[int]) -> int:
         """How many sessions these shards hold."""

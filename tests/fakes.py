@@ -14,6 +14,7 @@ from zlib import crc32
 from aggregator.core.lifecycle import Event, Status, after, deadline_ms, due
 from aggregator.core.model import Counts, FirstUse, Partition, SessionRef, SessionRollup
 from aggregator.core.naming import encode_ref
+from aggregator.core.state import ERASED_STAMP
 from aggregator.ports import (
     Applied,
     Claim,
@@ -66,7 +67,8 @@ class FakeTraceStore:
 
     async def load(self, trace_ids: Sequence[bytes]) -> Sequence[StoredTrace]:
         await self._crashpoint("traces.load:before")
-        return [self.states.get(trace_id, NO_TRACE) for trace_id in trace_ids]
+        found = [self.states.get(trace_id, NO_TRACE) for trace_id in trace_ids]
+        return [NO_TRACE if stored.stamp == ERASED_STAMP else stored for stored in found]
 
     def expire(self, trace_id: bytes) -> None:
         self.states.pop(trace_id, None)
@@ -144,6 +146,7 @@ class FakeSessionStore:
     ) -> None:
         self.sessions: dict[SessionRef, FakeSession] = {}
         self.tombstones: dict[SessionRef, dict[str, ReadPut]] = {}
+        self.erased: set[SessionRef] = set()
         self.idle_timeout_ms = idle_timeout_ms
         self.max_duration_ms = max_duration_ms
         self.max_session_traces = max_session_traces
@@ -156,6 +159,10 @@ class FakeSessionStore:
         for index, put in enumerate(puts):
             if index:
                 await self._crashpoint("sessions.put:between")
+            if put.ref in self.erased:
+                count = len(put.traces)
+                replies.append(PutReply([PutOutcome.ERASED] * count, [0] * count, Transition.NONE, 0))
+                continue
             reply = self._put(put)
             replies.append(None if reply.tells_nothing(put.traces, self.idle_timeout_ms) else reply)
         await self._crashpoint("sessions.put:after")
@@ -278,6 +285,12 @@ class FakeSessionStore:
         await self._crashpoint("sessions.settle:after")
         return replies
 
+    def erase(self, ref: SessionRef) -> None:
+        """Remove a session and keep it away."""
+        self.erased.add(ref)
+        self.sessions.pop(ref, None)
+        self.tombstones.pop(ref, None)
+
     def expire_closed(self) -> None:
         """What `retention` does to sessions and to tombstones without one."""
         self.sessions = {ref: s for ref, s in self.sessions.items() if s.status is not Status.CLOSED}
@@ -379,6 +392,11 @@ class FakeSchedule:
                 else:
                     self.entries[entry.ref] = new_ms
         await self._crashpoint("schedule.move:after")
+
+    async def remove(self, refs: Sequence[SessionRef]) -> None:
+        await self._crashpoint("schedule.remove:before")
+        for ref in refs:
+            self.entries.pop(ref, None)
 
     async def count(self, shards: Sequence[int]) -> int:
         return sum(self.shard(ref) in shards for ref in self.entries)

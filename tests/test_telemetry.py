@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import aggregator
 from aggregator.core.model import Counts, SessionRef, SessionRollup
 from aggregator.telemetry import (
+    NO_TRACE,
     Event,
     Metrics,
     RecordOutcome,
@@ -174,7 +175,7 @@ def test_a_batch_of_equal_observations_counts_each(registry: CollectorRegistry, 
 
 def test_a_stage_is_timed_also_when_it_fails(registry: CollectorRegistry, metrics: Metrics, ticks: Ticks) -> None:
     def failing() -> None:
-        with metrics.stage(Stage.STORE):
+        with metrics.stage(Stage.STORE, NO_TRACE):
             ticks.now_s += 0.2
             raise RuntimeError("redis is away")
 

@@ -269,6 +269,7 @@ SCOPE_HABITS: Final = (  # docs/adr/0007 has the evidence
 )
 NO_HABIT: Final = ScopeHabit("")
 
+OWN_SPANS: Final = "session_aggregator.own_spans"  # on the resource of what a worker traces of itself; left out
 PLACEHOLDER: Final = ("logfire.span_type", "pending_span")  # a span sent at its start; left out
 JSON_TEXT_SCOPE: Final = "mlflow"  # scopes that begin so write every attribute as JSON text
 
@@ -376,7 +377,7 @@ class Conventions:
         self.cost_rows: list[CostRow] = [CostRow(self._code(row.attribute, HAS_COST), row.key) for row in COST]
         self.placeholder: i64 = self._code(PLACEHOLDER[0], HAS_PLACEHOLDER)
         self.project_attributes: tuple[str, ...] = tuple(project_attributes) or PROJECT
-        self.resource_attributes: tuple[str, ...] = (SERVICE, *self.project_attributes)
+        self.resource_attributes: tuple[str, ...] = (SERVICE, OWN_SPANS, *self.project_attributes)
         if self.resource_claims:
             self.resource_attributes = (RESOURCE_SESSION_ID, *self.resource_attributes)
         self.keys: list[bytes] = [name.encode() for name in self.names]

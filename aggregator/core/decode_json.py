@@ -89,7 +89,8 @@ def _read(span: Object, raw: RawSpan, conventions: Conventions) -> None:
 
 
 def _wrong(name: str, value: object, wanted: str) -> UndecodableRecord:
-    return UndecodableRecord(WRONG_TYPE, f"{name} is {type(value).__name__} ({str(value)[:64]!r}), wanted {wanted}")
+    # The value is not quoted: it may be what somebody said, and this is logged.
+    return UndecodableRecord(WRONG_TYPE, f"{name} is {type(value).__name__}, wanted {wanted}")
 
 
 def _member(parent: Object, name: str, snake: str = "") -> object:

@@ -12,7 +12,7 @@ from aggregator.core.merge import DUPLICATE, MERGED, merge_span, resolve_claim
 from aggregator.core.model import NO_CLAIM, SessionRef, Span, TracePut
 from aggregator.core.pricing import Pricer
 from aggregator.core.put import tombstone, trace_put
-from aggregator.core.state import TraceState, decode_state, encode_state, stamp_of
+from aggregator.core.state import ERASED_STAMP, TraceState, decode_state, encode_state, stamp_of
 from aggregator.core.usage import rollup
 
 
@@ -23,6 +23,7 @@ class Touched:
         "conflicting",
         "created",
         "duplicate",
+        "erased",
         "folded",
         "late",
         "log_ms",
@@ -43,6 +44,7 @@ class Touched:
         self.duplicate: i64 = 0
         self.folded: i64 = 0
         self.late: i64 = 0
+        self.erased: bool = False  # its session has been erased: all its spans are dropped
         self.created: bool = False  # Redis had no state of this trace
         self.conflicting: bool = False
         self.put: bool = False  # its rollup was handed out: a session may show it
@@ -57,6 +59,14 @@ class Touched:
         """The session has folded the trace for good."""
         self.folded += self.merged
         self.merged = 0
+
+    def erase(self) -> None:
+        """Forget all that is known of the trace: its session has been erased."""
+        self.erased = True
+        self.merged = 0
+        self.duplicate = 0
+        self.folded = 0
+        self.state = TraceState(self.state.trace_id)
 
     def merge(self, max_trace_spans: i64, rebuilding: bool) -> None:
         """Merge what arrived into `state`; the counts start anew, since another state may have come from Redis.
@@ -171,12 +181,15 @@ class Folder:
         """What became of the last `writes`, in their order: None, or the stamp and state that Redis has instead.
 
         Where it had another one, the two are merged and stay to be written.  Gives the number of such conflicts.
+        Where it says that the trace was erased, nothing is kept of it.
         """
         conflicts: list[Touched] = []
         for index, touched in enumerate(self._pending):
             reply = replies[index]
             if reply is None:
                 touched.state.stored_stamp = touched.stamp
+            elif reply[0] == ERASED_STAMP:
+                touched.erase()
             else:
                 self._merge_stored(touched, reply[0], reply[1])
                 conflicts.append(touched)
@@ -217,6 +230,8 @@ class Folder:
         """
         puts: dict[SessionRef, list[TracePut]] = {}
         for touched in self._touched.values():
+            if touched.erased:
+                continue
             touched.put = True
             state = touched.state
             claim = state.claim
@@ -250,19 +265,31 @@ class Folder:
         """One trace of this batch."""
         return self._touched[trace_id]
 
+    def erase(self, trace_id: bytes) -> Write:
+        """Forget a trace whose put said that its session has been erased; gives the write that says so to others.
+
+        That is a compare-and-set as well: a state that another worker has moved to another session since stays.
+        """
+        touched = self._touched[trace_id]
+        expected = touched.state.stored_stamp
+        touched.erase()
+        return Write(trace_id, expected, ERASED_STAMP, b"", True)
+
     def store_again(self) -> None:
         """Write the states of this batch once more, for a store that has lost them since.
 
         Sessions may have been put after the loss.  Their traces' states must be there when the log is read again: or
         versions would begin below the ones put, and a session that a trace leaves would not be told.
         """
-        self._pending = list(self._touched.values())
+        self._pending = [touched for touched in self._touched.values() if not touched.erased]
         for touched in self._pending:
             touched.state.stored_stamp = b""
 
     def finish(self) -> None:
         """The batch is stored: remember its states for the next ones, the oldest are forgotten."""
         for trace_id, touched in self._touched.items():
+            if touched.erased:
+                continue
             self._cache[trace_id] = touched.state
             self._cached_spans += len(touched.state.spans)
         self._touched = {}

@@ -43,7 +43,7 @@ def resource_of(attributes: dict[str, object], conventions: Conventions) -> Reso
     session_id = identifier(attributes.get(table.RESOURCE_SESSION_ID)) if conventions.resource_claims else ""
     wrong = wrong_with(session_id)
     service = name_of(attributes.get(table.SERVICE))
-    return Resource(service, project, "" if wrong else session_id, wrong)
+    return Resource(service, project, "" if wrong else session_id, wrong, table.OWN_SPANS in attributes)
 
 
 def scope_of(name: str) -> Scope:
@@ -72,6 +72,9 @@ def put(raw: RawSpan, conventions: Conventions, code: i64, value: object) -> Non
 
 def finish(raw: RawSpan, conventions: Conventions, log_ms: i64, out: Decoded) -> None:
     """Turn a raw span into a `Span` of `out`, or say there why it was left out."""
+    if raw.resource.own:  # or each traced batch would come back as the spans of another one
+        out.ignored.append(("span", "own"))
+        return
     if len(raw.trace_id) != 16 or raw.trace_id == _NO_TRACE:
         _drop(raw, out, "bad_trace_id", raw.trace_id)
         return

@@ -11,9 +11,13 @@ UNUSABLE: Final = ()
 
 
 class Resource:
-    """What is kept of a resource; `wrong` is what is wrong with its session id, which is not in `session_id` then."""
+    """What is kept of a resource; `wrong` is what is wrong with its session id, which is not in `session_id` then.
 
-    def __init__(self, service: str, project: str, session_id: str, wrong: str) -> None:
+    `own` says that its spans are what a worker has traced of itself.
+    """
+
+    def __init__(self, service: str, project: str, session_id: str, wrong: str, own: bool) -> None:
+        self.own: bool = own
         self.service: str = service
         self.project: str = project
         self.session_id: str = session_id

@@ -40,6 +40,9 @@ MAX_TRACE_SPANS: Final = 1_000_000
 """Above this a version would leave the exact range of a double."""
 _MAX_FORMER: Final = 16
 
+ERASED_STAMP: Final = b"erased"
+"""Stands, without a state, where a trace was whose session has been erased: nothing is stored there any more."""
+
 _ERROR: Final = 1
 _CLASS_SHIFT: Final = 1  # three bits
 _PARENT: Final = 1 << 4

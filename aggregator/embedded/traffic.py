@@ -113,7 +113,7 @@ class Traffic:
         async with asyncio.TaskGroup() as tasks:
             for number in range(_CONVERSATIONS):
                 app = _APPS[number % len(_APPS)]
-                dice = random.Random(self._dice.random())  # noqa: S311
+                dice = random.Random(self._dice.random())  # noqa: S311 - likewise
                 tasks.create_task(self._talk(app, dice, stop), name=f"sessions-{number}")
         await asyncio.to_thread(self._flush)
 

@@ -44,7 +44,9 @@ Run = Callable[[Callable[[Settings], Awaitable[int]]], None]
 
 def sessions_app(run: Run) -> typer.Typer:
     """The group of commands; `run` reads the settings, runs the work and exits with its code."""
-    app = typer.Typer(no_args_is_help=True, help="Look at sessions in Redis: find, show, follow, export.")
+    app = typer.Typer(
+        no_args_is_help=True, help="Look at sessions in Redis: find, show, follow, export; erase them."
+    )
 
     @app.command("ls")
     def ls(
@@ -114,6 +116,37 @@ def sessions_app(run: Run) -> typer.Typer:
         """Write all sessions that match, as JSON lines, CSV or Parquet."""
         query = _query(project, user, status, since, until, search, sort, ascending)
         run(lambda settings: _export(settings, query, form, output))
+
+    @app.command("erase")
+    def erase(
+        session_id: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
+        project: Project = None,
+        user: Annotated[str | None, typer.Option("--user", "-u", help="All sessions that name this user.")] = None,
+        hold: Annotated[
+            float | None, typer.Option(min=1, max=315_576_000, help="Refuse late spans for so many seconds.")
+        ] = None,
+        tombstone: Annotated[bool, typer.Option(help="Tell the consumers of summaries as well.")] = True,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which sessions that would be.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        as_json: Json = False,
+    ) -> None:
+        """Erase a session, or all of a user, and keep late spans from bringing it back; needs to write to Redis."""
+        if (session_id is None) == (user is None):
+            raise typer.BadParameter("name either a session or --user")
+        from aggregator.sessions.erase import Wanted
+        from aggregator.sessions.erase import erase as erase_all
+
+        wanted = Wanted(
+            session_id=session_id,
+            user=user,
+            project=project,
+            hold_s=hold,
+            tombstone=tombstone,
+            dry_run=dry_run,
+            yes=yes,
+            as_json=as_json,
+        )
+        run(lambda settings: erase_all(settings, wanted))
 
     @app.command("reindex")
     def reindex(as_json: Json = False) -> None:

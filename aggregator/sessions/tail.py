@@ -25,8 +25,8 @@ async def summaries(
         **security,
     )
     try:
-        await consumer.start()
         try:
+            await consumer.start()
             async for record in consumer:
                 if record.value is not None:
                     yield record.value

@@ -15,8 +15,11 @@ from aggregator.telemetry.labels import (
 )
 from aggregator.telemetry.logs import Event, Log, RejectLog, configure_logging, get_logger
 from aggregator.telemetry.metrics import Metrics, core_flavour, package_version
+from aggregator.telemetry.tracing import NO_TRACE, BatchTrace, NoTracing, SelfTracing
 
 __all__ = [
+    "NO_TRACE",
+    "BatchTrace",
     "CloseReason",
     "CorruptKind",
     "Event",
@@ -24,9 +27,11 @@ __all__ = [
     "IgnoredReason",
     "Log",
     "Metrics",
+    "NoTracing",
     "RecordOutcome",
     "RejectLog",
     "RejectReason",
+    "SelfTracing",
     "SpanOutcome",
     "Stage",
     "StartReason",

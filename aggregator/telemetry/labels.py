@@ -22,6 +22,7 @@ class SpanOutcome(StrEnum):
     DROPPED = "dropped"
     TOO_LATE = "too_late"
     FOLDED = "folded"
+    ERASED = "erased"  # of a session that has been erased
 
 
 class CloseReason(StrEnum):
@@ -106,6 +107,7 @@ class IgnoredReason(StrEnum):
     TOO_LONG = "too_long"
     CONTROL_CHARACTERS = "control_characters"
     PLACEHOLDER = "placeholder"  # a span that announces another one
+    OWN = "own"  # what a worker traces of itself
     BAD_TRACE_ID = "bad_trace_id"
     BAD_SPAN_ID = "bad_span_id"
     NULL = "null"

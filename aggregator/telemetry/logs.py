@@ -18,41 +18,119 @@ Log = structlog.stdlib.BoundLogger
 
 
 class Event(StrEnum):
-    """The name of each event; its fields stand beside it."""
+    """Each event: its name, the levels it is logged at, what it means, and the fields beside it.
 
-    WORKER_STARTED = "worker_started"  # version, core, settings
-    WORKER_READY = "worker_ready"
-    WORKER_STOPPING = "worker_stopping"  # reason
-    WORKER_STOPPED = "worker_stopped"  # seconds
-    GRACE_EXCEEDED = "grace_exceeded"  # grace_s
-    CLOSE_UNFINISHED = "close_unfinished"  # error: a server was not told that we go
-    TASK_DIED = "task_died"  # task, error
-    HTTP_LISTENING = "http_listening"  # host, port
+    Names and fields are part of the interface; docs/events.md is made from here, and a test compares all calls.
+    """
 
-    RETRYING = "retrying"  # operation, error
-    RECOVERED = "recovered"  # operation
+    levels: tuple[str, ...]
+    meaning: str
+    fields: tuple[str, ...]
 
-    PARTITIONS_ASSIGNED = "partitions_assigned"  # partitions
-    PARTITIONS_REVOKED = "partitions_revoked"  # partitions
-    REVOKED_UNFINISHED = "revoked_unfinished"  # partitions, unfinished
-    PARTITION_STARTED = "partition_started"  # topic, partition, offset, why, replay_records: to be read again
-    REPLAYED = "replayed"  # topic, partition, offset, why, records: all from there on have been read again
-    TOPIC_CREATED = "topic_created"  # topic, partitions
-    TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
-    RECORDS_LOST = "records_lost"  # topic, partition, offset, records: retention took them before they were read
-    RECORDS_UNREADABLE = "records_unreadable"  # topic, partition, offset, next_offset, error: some can't be unpacked
-    COMMIT_PASSED_OVER = "commit_passed_over"  # partitions, error
-    GROUP_NOT_LEFT = "group_not_left"  # seconds
-    PLAIN_PRODUCER = "plain_producer"  # error
-    DEAD_LETTER_CUT = "dead_letter_cut"  # topic, partition, offset, bytes
+    def __new__(cls, name: str, levels: str, meaning: str, fields: str) -> Event:
+        """`levels` and `fields` are words with blanks between them."""
+        event = str.__new__(cls, name)
+        event._value_ = name
+        event.levels, event.meaning, event.fields = tuple(levels.split()), meaning, tuple(fields.split())
+        return event
 
-    REDIS_CONNECTED = "redis_connected"  # version, cluster
-    CORRUPT_KEY = "corrupt_key"  # kind, key, kept_as, error: a value that could not be read was set aside
-    CLOCK_CORRECTED = "clock_corrected"  # seconds: to be added to this machine's clock to have that of Redis
-    STATE_LOST = "state_lost"  # topic, partition, expected, found
+    WORKER_STARTED = "worker_started", "info", "A worker begins.", "version core"
+    HTTP_LISTENING = "http_listening", "info", "Metrics and health are served there.", "host port"
+    REDIS_CONNECTED = "redis_connected", "info", "A Redis server was reached.", "address version cluster"
+    WORKER_READY = "worker_ready", "info", "Kafka and Redis are reached; the worker reads from now on.", ""
+    WORKER_STOPPING = "worker_stopping", "info", "It was told to stop, and finishes what it holds.", "reason"
+    GRACE_EXCEEDED = "grace_exceeded", "warning", "It could not finish in time; the rest is read again.", "grace_s"
+    CLOSE_UNFINISHED = "close_unfinished", "warning", "A server was not told that the worker goes.", "error"
+    WORKER_STOPPED = "worker_stopped", "info", "It ends.", ""
+    TASK_DIED = "task_died", "error", "A part of the worker has failed for good, so the worker ends.", "error exc_info"
 
-    SUMMARY_CUT = "summary_cut"  # sessions, error: published without the detail of their traces
-    RECORD_REJECTED = "record_rejected"  # topic, partition, offset, reason, detail, partial, suppressed
+    RETRYING = "retrying", "warning", "Something is away; it is tried again until it works.", "operation error"
+    RECOVERED = "recovered", "info", "It works again.", "operation"
+
+    PARTITIONS_ASSIGNED = "partitions_assigned", "info", "The group gave the worker partitions.", "partitions"
+    PARTITIONS_REVOKED = "partitions_revoked", "info", "The group takes partitions away.", "partitions"
+    REVOKED_UNFINISHED = (
+        "revoked_unfinished",
+        "warning",
+        "Partitions were given up with batches not stored yet; their new owner reads them again.",
+        "partitions unfinished",
+    )
+    PARTITION_STARTED = (
+        "partition_started",
+        "info warning",
+        "A partition is read from there; a warning where that is not simply where the group had come to.",
+        "topic partition offset why replay_records",
+    )
+    REPLAYED = (
+        "replayed",
+        "info",
+        "All records from there on that had been read before have been read again.",
+        "topic partition offset why records",
+    )
+    GROUP_NOT_LEFT = "group_not_left", "warning", "The broker did not confirm that the worker left.", "seconds"
+    COMMIT_PASSED_OVER = (
+        "commit_passed_over",
+        "info warning",
+        "Offsets were not committed, which the next commit makes up for.",
+        "partitions error",
+    )
+    TOPIC_CREATED = "topic_created", "info", "A missing topic was made.", "topic partitions"
+    TOPIC_RECREATED = (
+        "topic_recreated",
+        "error",
+        "A topic was deleted and made again; it is read from its beginning.",
+        "topic partition offset beginning_offset end_offset",
+    )
+    RECORDS_LOST = (
+        "records_lost",
+        "error",
+        "Retention took records before they were read.",
+        "topic partition offset records",
+    )
+    RECORDS_UNREADABLE = (
+        "records_unreadable",
+        "error",
+        "Records from there on can't be unpacked; they go to the dead-letter topic as they lie in the log.",
+        "topic partition offset next_offset error",
+    )
+    RECORD_REJECTED = (
+        "record_rejected",
+        "warning",
+        "A record went to the dead-letter topic; one line per reason in ten seconds, `suppressed` counts the others.",
+        "topic partition offset reason detail partial suppressed",
+    )
+    DEAD_LETTER_CUT = (
+        "dead_letter_cut",
+        "warning",
+        "The dead-letter topic refused a record as too large; it was sent without its value.",
+        "topic partition offset bytes",
+    )
+    PLAIN_PRODUCER = "plain_producer", "warning", "The broker gives no producer ids; duplicates are possible.", "error"
+
+    CLOCK_CORRECTED = (
+        "clock_corrected",
+        "warning",
+        "This machine's clock is off; `seconds` are added to it to have that of Redis.",
+        "seconds",
+    )
+    STATE_LOST = (
+        "state_lost",
+        "error",
+        "Redis has less than it had; the partition is read again.",
+        "topic partition expected found",
+    )
+    CORRUPT_KEY = (
+        "corrupt_key",
+        "error",
+        "A value in Redis could not be read, and was set aside.",
+        "kind key kept_as error",
+    )
+    SUMMARY_CUT = (
+        "summary_cut",
+        "warning",
+        "Summaries were too large for their topic, and went out without the detail of their traces.",
+        "sessions error",
+    )
 
 
 def configure_logging(level: str, style: str = "auto", stream: TextIO | None = None) -> None:

@@ -43,6 +43,7 @@ from aggregator.telemetry.labels import (
     StartReason,
     known,
 )
+from aggregator.telemetry.tracing import BatchTrace
 
 _STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _END_TO_END_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300, 3600)
@@ -258,13 +259,15 @@ class Metrics:
     # both
 
     @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
+    def stage(self, stage: Stage, trace: BatchTrace) -> Iterator[None]:
         """Time one batch in one stage, also when it fails."""
         started_s = self._monotonic_s()
         try:
             yield
         finally:
-            self._stages[stage].observe(self._monotonic_s() - started_s)
+            ended_s = self._monotonic_s()
+            self._stages[stage].observe(ended_s - started_s)
+            trace.stage(stage, started_s, ended_s)
 
     def observe_stage(self, stage: Stage, seconds: float) -> None:
         """Observe one batch that was timed elsewhere, for instance in a thread."""

@@ -76,7 +76,9 @@ def _value(described: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict
         described = definitions[described["$ref"].rpartition("/")[2]]
     if "anyOf" in described:  # a value or nothing; nothing is left out of values
         described = next(kind for kind in described["anyOf"] if kind.get("type") != "null")
-    kept = {name: value for name, value in described.items() if name not in ("default", "title", "description")}
+    kept = {
+        name: value for name, value in described.items() if name not in ("default", "title", "description", "examples")
+    }
     if kept["type"] == "array":  # pydantic writes the length of a tuple as that of a text
         kept = {{"minLength": "minItems", "maxLength": "maxItems"}.get(name, name): v for name, v in kept.items()}
         kept["items"] = dict(kept["items"])

@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode, decode_reference
 from aggregator.core.model import AGENT, CHAIN, EMBEDDING, LLM, NO_CLAIM, NO_COST, OTHER, TOOL, Decoded, Span
+from tests.builders import record, span, to_json, to_protobuf
 
 LOG_MS = 1_763_900_000_000
 CONVENTIONS = Conventions()
@@ -1087,3 +1088,17 @@ def test_placeholders_are_left_out() -> None:
     assert decoded.ignored == [("span", "placeholder")]
     assert (decoded.dropped, decoded.partial_reason) == ([], "")
     assert span_of({"logfire.span_type": "span"}).name == "n"
+
+
+def test_what_a_worker_traces_of_itself_is_left_out() -> None:
+    """By its resource alone, in both encodings and by the reference; other resources of the record count."""
+    message = record([span(1, {"session.id": "s"})], resource={"session_aggregator.own_spans": True})
+    message.resource_spans.extend(record([span(2, {"session.id": "s"})]).resource_spans)
+    for data, how in (
+        (to_protobuf(message), decode),
+        (to_json(message), decode),
+        (to_protobuf(message), decode_reference),
+    ):
+        decoded = how(data, log_ms=LOG_MS, conventions=CONVENTIONS)
+        assert [one.span_id[-1] for one in decoded.spans] == [2]
+        assert decoded.ignored == [("span", "own")]

@@ -44,7 +44,7 @@ class Cluster:
         headers = {"Authorization": f"Bearer {_TOKEN}", "Content-Type": kind}
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - https, above
         try:
-            with urllib.request.urlopen(request, context=self._tls, timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, context=self._tls, timeout=30) as answer:  # noqa: S310 - as above
                 return Answer(answer.status, json.loads(answer.read()), answer.headers.get_all("Warning") or [])
         except urllib.error.HTTPError as error:
             with error:

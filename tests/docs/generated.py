@@ -1,4 +1,4 @@
-"""What is generated in the documents: code blocks of docs/instrument.md, and the README's coverage table.
+"""What is generated in the documents: code of docs/instrument.md, the README's coverage table, settings and events.
 
 `make docs` writes them; a test fails where they are not what would be written.
 A code block under `<!-- producers/<file>#<region> -->` shows the lines of that producer between `docs: begin <region>`
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.docs import events_page, settings_page
 from tests.interop import results
 from tests.interop.catalogue import FOLDER, producers
 from tests.interop.results import Row
@@ -20,6 +21,8 @@ from tests.interop.results import Row
 ROOT: Final = Path(__file__).parents[2]
 INSTRUMENT: Final = ROOT / "docs" / "instrument.md"
 README: Final = ROOT / "README.md"
+CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
+EVENTS: Final = ROOT / "docs" / "events.md"
 
 _BLOCK: Final = re.compile(r"^(<!-- producers/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 _REGION: Final = re.compile(r"^ *(?:#|//) docs: begin (\S+)\n(.*?)^ *(?:#|//) docs: end$", re.MULTILINE | re.DOTALL)
@@ -82,3 +85,5 @@ def _tokens(row: Row) -> str:
 if __name__ == "__main__":
     INSTRUMENT.write_text(with_code(INSTRUMENT.read_text(encoding="utf-8")), encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    CONFIGURATION.write_text(settings_page.page(), encoding="utf-8")
+    EVENTS.write_text(events_page.page(), encoding="utf-8")

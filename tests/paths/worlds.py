@@ -27,7 +27,7 @@ from aggregator.ingest import Ingest, IngestLimits
 from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
-from aggregator.telemetry import Metrics, RejectLog, get_logger
+from aggregator.telemetry import Metrics, RejectLog, SelfTracing, get_logger
 from tests.builders import BASE_MS, to_protobuf
 from tests.core.trees import FlatPricer
 from tests.fake_log import (
@@ -74,6 +74,7 @@ class World:
     pricer: Pricer = field(default_factory=FlatPricer)
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
     max_consecutive_dead_letters: int = 1000
+    tracing: SelfTracing | None = None
     log: FakeLog = field(init=False)
     sink: FakeSink = field(init=False)
 
@@ -116,6 +117,7 @@ class Worker:
             clock=clock,
             retrying=retrying,
             metrics=metrics,
+            tracing=world.tracing,
         )
         self.metrics = metrics
         self.faults = faults
@@ -151,6 +153,7 @@ class Worker:
             retrying=retrying,
             metrics=metrics,
             rejects=RejectLog(get_logger(), clock.monotonic_s),
+            tracing=world.tracing,
         )
         self.close = Close(
             source=source,
@@ -163,6 +166,7 @@ class Worker:
             clock=clock,
             retrying=retrying,
             metrics=metrics,
+            tracing=world.tracing,
         )
         self._assigned = assigned
         self._world = world

@@ -26,6 +26,13 @@ class KafkaSummarySink:
         self._producer = producer
         self._topic = topic
 
+    async def erase(self, refs: Sequence[SessionRef]) -> None:
+        """Send a record without a value for each session, which says that it was erased; twice is harmless.
+
+        On a compacted topic it removes the summaries before it, and in time itself.  Raises what `Producer.send` does.
+        """
+        await self._producer.send([Message(self._topic, encode_ref(ref).encode(), None, ()) for ref in refs])
+
     async def publish(self, summaries: Sequence[tuple[SessionRef, bytes]]) -> None:
         """Send all and wait until the broker has acknowledged each; sending one twice is harmless to consumers.
 

@@ -6,7 +6,9 @@
 | `agg:session:{<project>/<id>}:traces` | hash   | as its session; `retention` without one (with  | session_*.lua      |
 |                                       |        | only tombstones)                               |                    |
 | `agg:session:{<project>/<id>}:models` | hash   | as its session                                 | session_*.lua      |
-| `agg:trace:{<trace id hex>}`          | string | given with each write, renewed by it           | trace_store.lua    |
+| `agg:erased:{<tag>}:<hash>`           | string | given when a session is erased; says just that | session_erase.lua  |
+| `agg:trace:{<trace id hex>}`          | string | given with each write, renewed by it; "erased" | trace_store.lua    |
+|                                       |        | where its session was                          |                    |
 | `agg:due:<shard>`                     | zset   | an entry goes when its session has settled     | schedule.py        |
 | `agg:watermarks`                      | hash   | stays: one field per partition                 | progress_write.lua |
 | `agg:progress`                        | hash   | stays: one field per partition                 | progress_write.lua |
@@ -19,6 +21,7 @@
 
 `agg` is the prefix.  Project, session and user id are percent-encoded, so that neither `/`, braces nor anything
 unprintable of theirs is in a key.  All keys of one session, and none of another, share a hash tag.
+`agg:erased:...` names its session by a hash alone; its tag is a number in the same slot.
 The life of the last four is renewed with each write, and whoever owns a shard writes its sessions anew every few
 minutes: such a key outlives the sessions in it by an hour or so.
 """
@@ -26,6 +29,8 @@ minutes: such a key outlives the sessions in it by an hour or so.
 from __future__ import annotations
 
 from binascii import crc32
+from functools import cache
+from hashlib import sha256
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -37,7 +42,20 @@ from aggregator.core.naming import decode_ref, encode_ref, percent_decode, perce
 
 DEFAULT_PREFIX: Final = "agg"
 _WITNESSES: Final = 16
-_REMEMBERED: Final = 16_384  # sessions whose keys are kept: some 8 MB
+REMEMBERED: Final = 16_384
+"""Sessions whose keys are kept: some 8 MB."""
+
+
+@cache
+def _tags() -> list[str]:
+    """For each slot of a Cluster a number that, as a hash tag, is in it; takes 0.1 s, once."""
+    found: dict[int, str] = {}
+    for number in count():
+        tag = str(number)
+        found.setdefault(key_slot(tag.encode()), tag)
+        if len(found) == REDIS_CLUSTER_HASH_SLOTS:
+            break
+    return [found[slot] for slot in range(REDIS_CLUSTER_HASH_SLOTS)]
 
 
 class SessionKeys(NamedTuple):
@@ -76,10 +94,15 @@ class Keys:
         if keys is None:
             session = f"{self._session_head}{encode_ref(ref)}}}"
             keys = SessionKeys(session, f"{session}:traces", f"{session}:models")
-            if len(self._sessions) >= _REMEMBERED:
+            if len(self._sessions) >= REMEMBERED:
                 self._sessions.clear()
             self._sessions[ref] = keys
         return keys
+
+    def erased(self, session_key: str) -> str:
+        """The key that says of a session, by its key, that it has been erased; in its slot, without its name."""
+        data = session_key.encode()
+        return f"{self.prefix}:erased:{{{_tags()[key_slot(data)]}}}:{sha256(data).hexdigest()[:32]}"
 
     def trace(self, trace_id: bytes) -> str:
         """The key of a trace state."""

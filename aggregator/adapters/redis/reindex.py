@@ -27,18 +27,18 @@ async def reindex(connections: Connections, keys: Keys, index: RedisSessionIndex
     Gives the number of sessions.
     """
     sessions = 0
-    async for found in _scanned(connections, f"{keys.prefix}:session:{{*}}"):
+    async for found in scanned(connections, f"{keys.prefix}:session:{{*}}"):
         refs = [ref for ref in map(keys.session_ref, found) if ref is not None]
         await index.look([LookedAt(ref, None) for ref in refs], now_ms=now_ms)
         sessions += len(refs)
     for pattern in (f"{keys.prefix}:index:*", f"{keys.prefix}:user:{{*}}"):
-        async for found in _scanned(connections, pattern):
+        async for found in scanned(connections, pattern):
             for key in found:
                 await _clean(connections, keys, index, key, now_ms)
     return sessions
 
 
-async def _scanned(connections: Connections, pattern: str) -> AsyncIterator[list[bytes]]:
+async def scanned(connections: Connections, pattern: str) -> AsyncIterator[list[bytes]]:
     """All keys like the pattern, on all nodes; a key that moves meanwhile may come twice."""
     for node in await connections.nodes():
         cursor = b"0"

@@ -104,6 +104,13 @@ class RedisSchedule:
 
         await self._corrupt.repaired(CorruptKind.DUE, names, ask)
 
+    async def remove(self, refs: Sequence[SessionRef]) -> None:
+        """See `ports.Schedule`; idempotent."""
+        keys = self._keys
+        await self._commands(
+            [Command(key, ("ZREM", key, keys.due_member(ref))) for ref in refs for key in (keys.due(keys.shard(ref)),)]
+        )
+
     async def count(self, shards: Sequence[int]) -> int:
         """See `ports.Schedule`."""
         keys = [self._keys.due(shard) for shard in shards]

@@ -80,6 +80,7 @@ TRACE_STORE: Final = Script("trace_store", items_per_call=100, sparse=True, flat
 SESSION_PUT: Final = Script("session_put", items_per_call=50, sparse=True, flat=True)
 SESSION_CLAIM: Final = Script("session_claim", items_per_call=20)
 SESSION_SETTLE: Final = Script("session_settle", items_per_call=100)
+SESSION_ERASE: Final = Script("session_erase", items_per_call=10)
 SCHEDULE_MOVE: Final = Script("schedule_move", items_per_call=250)
 PROGRESS_WRITE: Final = Script("progress_write", items_per_call=250)
 INDEX_READ: Final = Script("index_read", items_per_call=250)
@@ -92,6 +93,7 @@ ALL_SCRIPTS: Final = (
     SESSION_PUT,
     SESSION_CLAIM,
     SESSION_SETTLE,
+    SESSION_ERASE,
     SCHEDULE_MOVE,
     PROGRESS_WRITE,
     INDEX_READ,

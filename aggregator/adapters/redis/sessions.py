@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aggregator.adapters.redis.calls import Connections, Items
 from aggregator.adapters.redis.corrupt import CorruptKeys
-from aggregator.adapters.redis.keys import Keys, SessionKeys
+from aggregator.adapters.redis.keys import REMEMBERED, Keys, SessionKeys
 from aggregator.adapters.redis.scripts import SESSION_CLAIM, SESSION_PUT, SESSION_SETTLE, Body, Script, pack
 from aggregator.core.errors import CorruptState
 from aggregator.core.lifecycle import CloseReason
@@ -26,7 +26,14 @@ LISTED: Final = 16  # users and services of a session, at most
 _BILLION: Final = 1_000_000_000
 _LAST_US: Final = 253_402_300_799_999_999  # the year 9999
 _TRANSITIONS: Final = (Transition.NONE, Transition.OPENED, Transition.REOPENED)
-_OUTCOMES: Final = (PutOutcome.APPLIED, PutOutcome.SAME, PutOutcome.STALE, PutOutcome.FOLDED, PutOutcome.TOO_LATE)
+_OUTCOMES: Final = (
+    PutOutcome.APPLIED,
+    PutOutcome.SAME,
+    PutOutcome.STALE,
+    PutOutcome.FOLDED,
+    PutOutcome.TOO_LATE,
+    PutOutcome.ERASED,
+)
 _CLAIM_OUTCOMES: Final = (
     ClaimOutcome.CLAIMED,
     ClaimOutcome.NOT_DUE,
@@ -43,6 +50,14 @@ _MODEL_FIGURES: Final = {
     "reported_costs": 6,
     "priced_costs": 7,
 }
+
+
+class _Frame(NamedTuple):
+    """What stands around the traces of each put of a session, packed."""
+
+    keys: SessionKeys
+    head: bytes
+    tail: bytes
 
 
 class RedisSessions:
@@ -68,6 +83,7 @@ class RedisSessions:
         self._put_head = (idle_timeout_ms, max_duration_ms, retention_ms, max_session_traces, trace_life_ms)
         self._claim_head = (idle_timeout_ms, max_duration_ms, retention_ms)
         self._settle_head = (retention_ms,)
+        self._frames: dict[SessionRef, _Frame] = {}  # emptied when it is full
 
     async def put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         """See `ports.SessionStore`; idempotent by the version of each trace.
@@ -77,10 +93,10 @@ class RedisSessions:
         names: list[SessionKeys] = []
         bodies: list[Body] = []
         for put in puts:
-            name = self._keys.session(put.ref)
+            frame = self._frames.get(put.ref) or self._frame(put.ref)
             for traces in _pieces(put):
-                names.append(name)
-                bodies.append(_put_body(name.session, put.ref, traces))
+                names.append(frame.keys)
+                bodies.append(_put_body(frame, traces))
         replies = await self._call(SESSION_PUT, names, bodies, self._put_head)
         if len(replies) == len(puts):
             return [
@@ -89,6 +105,14 @@ class RedisSessions:
             ]
         answers = iter(replies)
         return [self._joined_reply(put, answers) for put in puts]
+
+    def _frame(self, ref: SessionRef) -> _Frame:
+        if len(self._frames) >= REMEMBERED:
+            self._frames.clear()
+        keys = self._keys.session(ref)
+        tail = packed_texts(*ref, self._keys.erased(keys.session))
+        frame = self._frames[ref] = _Frame(keys, packed_texts(keys.session), tail)
+        return frame
 
     def _joined_reply(self, put: SessionPut, replies: Iterator[Sequence[Any] | None]) -> PutReply | None:
         """One reply for all pieces of a put."""
@@ -145,9 +169,9 @@ class RedisSessions:
         return await self._corrupt.repaired(CorruptKind.SESSION, names, ask)
 
 
-def _put_body(key: str, ref: SessionRef, traces: Sequence[TracePut]) -> Body:
+def _put_body(frame: _Frame, traces: Sequence[TracePut]) -> Body:
     """One item as `session_put.lua` reads it."""
-    item = b"".join((packed_texts(key), *[trace.packed for trace in traces], packed_texts(*ref)))
+    item = b"".join((frame.head, *[trace.packed for trace in traces], frame.tail))
     return (item, *[trace.entry for trace in traces])
 
 

@@ -11,7 +11,7 @@ from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.scripts import TRACE_STORE
 from aggregator.core.errors import CorruptState
 from aggregator.core.packing import packed_texts
-from aggregator.core.state import stamp_of, stamped_version
+from aggregator.core.state import ERASED_STAMP, stamp_of, stamped_version
 from aggregator.ports import StoredTrace, TraceWrite
 from aggregator.telemetry import CorruptKind
 
@@ -53,7 +53,7 @@ class RedisTraces:
             return [reply.partition(b" ")[::2] if isinstance(reply, bytes) else reply for reply in replies]
 
         replies = await self._corrupt.repaired(CorruptKind.TRACE, names, ask, _problem)
-        return [NOTHING if reply is None else StoredTrace(*reply) for reply in replies]
+        return [NOTHING if reply is None or reply[0] == ERASED_STAMP else StoredTrace(*reply) for reply in replies]
 
 
 def _problem_if_any(names: Sequence[str], stored: Sequence[bytes]) -> CorruptState | None:
@@ -64,6 +64,8 @@ def _problem_if_any(names: Sequence[str], stored: Sequence[bytes]) -> CorruptSta
 def _problem(names: Sequence[str], stored: Sequence[bytes]) -> CorruptState | None:
     """What is wrong with a stamp and a state."""
     stamp, state = stored
+    if stamp == ERASED_STAMP and not state:
+        return None
     try:
         if stamp_of(stamped_version(stamp), state) == stamp:
             return None

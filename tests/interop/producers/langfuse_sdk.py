@@ -10,7 +10,7 @@ from langfuse import Langfuse
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 # Its spans go to the Collector; to have them at Langfuse too, let the Collector send them on.
-langfuse = Langfuse(public_key="pk-shop", secret_key="sk-shop", span_exporter=OTLPSpanExporter())  # noqa: S106
+langfuse = Langfuse(public_key="pk-shop", secret_key="sk-shop", span_exporter=OTLPSpanExporter())  # noqa: S106 - a stub
 # docs: end
 import httpx2 as httpx
 from langfuse import observe, propagate_attributes

@@ -3,13 +3,15 @@
 --
 -- ARGV[1]  A series of MessagePack values, flat, since tables are what unpacking costs: idle_timeout_ms,
 --          max_duration_ms, retention_ms, max_session_traces, trace_life_ms, number of items; then per item its length
---          in bytes, its number of traces, and session key, the traces (model.TracePut.packed), project, session id.
+--          in bytes, its number of traces, and session key, the traces (model.TracePut.packed), project, session id,
+--          and the key that stands where the session has been erased (session_erase.lua).
 --          KEYS is only for routing and may be empty.
 -- ARGV[2..]  the entries of all traces.  They stand apart because making a string costs Lua a walk over its bytes.
 -- RETURNS  MessagePack list, for some items {index, error text}, {index, transition, deadline_ms} where all traces were
 --          applied, or {index, transition, deadline_ms, outcomes, versions}.  Nothing is said of an item whose traces
 --          were all applied to a session that was open, and is due idle_timeout_ms after the latest change put.
---          transition: 0 none, 1 opened, 2 reopened.  outcome: 0 applied, 1 same, 2 stale, 3 folded, 4 too late.
+--          transition: 0 none, 1 opened, 2 reopened.
+--          outcome: 0 applied, 1 same, 2 stale, 3 folded, 4 too late, 5 erased (the whole item, nothing is written).
 --
 -- Private fields of the session hash, as a rule of at most the 64 bytes that one takes in a listpack; JSON text, since
 -- clients that decode what they read must be able to read the hash whole (session_claim.lua and session_settle.lua read
@@ -35,7 +37,7 @@ local call, unpack_limit, decode, encode = redis.call, cmsgpack.unpack_limit, cj
 local find, format, match, sub = string.find, string.format, string.match, string.sub
 local floor, max, min = math.floor, math.max, math.min
 
-local APPLIED, SAME, STALE, IS_FOLDED, TOO_LATE = 0, 1, 2, 3, 4
+local APPLIED, SAME, STALE, IS_FOLDED, TOO_LATE, ERASED = 0, 1, 2, 3, 4, 5
 local NONE, OPENED_NOW, REOPENED = 0, 1, 2
 local OPEN, CLOSED = 0, 2
 -- Positions in _s.
@@ -836,6 +838,15 @@ local function read_session(counts_of)
   end
 end
 
+-- The reply for an item whose session has been erased.
+local function erased_reply(trace_count)
+  local outcomes, versions = {}, {}
+  for index = 1, trace_count do
+    outcomes[index], versions[index] = ERASED, 0
+  end
+  return {NONE, 0, outcomes, versions}
+end
+
 -- Returns nil where there is nothing to tell.
 local function put(at, trace_count)
   at, session_key = unpack_limit(argument, 1, at)
@@ -861,8 +872,11 @@ local function put(at, trace_count)
   local new, leftovers, entries = not state, false, {}
   if new then
     state = {OPEN, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-    leftovers = call('EXISTS', traces_key, models_key) > 0
-    if leftovers then
+    local _, _, _, erased_key = unpack_limit(argument, 3, at)
+    leftovers = call('EXISTS', traces_key, models_key, erased_key) > 0
+    if leftovers and call('EXISTS', erased_key) == 1 then
+      return erased_reply(trace_count)
+    elseif leftovers then
       state[ENTRIES] = sweep()
     end
   end
