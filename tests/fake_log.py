@@ -93,6 +93,9 @@ class FakeSource:
                     self._positions[partition] = position + len(part)
         return Fetched(records)
 
+    def trouble(self) -> None:
+        return None
+
     def heads(self) -> Mapping[Partition, PartitionHead]:
         now_ms = self._log.clock.now_ms()
         return {p: PartitionHead(len(self._log.partitions.get(p, [])), now_ms) for p in self._assigned}

@@ -178,7 +178,8 @@ def test_settings_are_frozen() -> None:
 def test_a_readable_certificate_is_taken(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.write_text("-")
-    assert load_settings({"AGGREGATOR_KAFKA__SSL_CA_FILE": str(authority)}).kafka.ssl_ca_file == authority
+    environ = {"AGGREGATOR_KAFKA__SECURITY_PROTOCOL": "ssl", "AGGREGATOR_KAFKA__SSL_CA_FILE": str(authority)}
+    assert load_settings(environ).kafka.ssl_ca_file == authority
 
 
 def test_variables_are_named_by_group_and_field() -> None:

@@ -228,12 +228,12 @@ async def _top(settings: Settings, query: Query, every_s: float, count: int | No
 async def _tail(
     settings: Settings, project: str | None, user: str | None, count: int | None, *, from_beginning: bool, as_json: bool
 ) -> int:
-    from aggregator.check import kafka_arguments
+    from aggregator.adapters.kafka.security import Security
     from aggregator.sessions.tail import parsed, summaries, summary_line
 
     kafka, shown = settings.kafka, 0
     documents = summaries(
-        ",".join(kafka.bootstrap_servers), kafka.summary_topic, kafka_arguments(kafka), from_beginning=from_beginning
+        ",".join(kafka.bootstrap_servers), kafka.summary_topic, Security.of(kafka), from_beginning=from_beginning
     )
     async for value in documents:
         document = parsed(value)

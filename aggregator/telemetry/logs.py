@@ -49,6 +49,9 @@ class Event(StrEnum):
     CORRUPT_KEY = "corrupt_key"  # kind, key, kept_as, error: a value that could not be read was set aside
     STATE_LOST = "state_lost"  # topic, partition, expected, found
 
+    TLS_FILES_RENEWED = "tls_files_renewed"  # server: certificates were read again after they had changed
+    TLS_FILES_UNUSABLE = "tls_files_unusable"  # error: they have changed, and the former ones go on
+
     SUMMARY_CUT = "summary_cut"  # sessions, error: published without the detail of their traces
     RECORD_REJECTED = "record_rejected"  # topic, partition, offset, reason, detail, partial, suppressed
 

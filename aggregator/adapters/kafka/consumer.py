@@ -18,16 +18,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CorruptRecordException, KafkaError
 
+from aggregator.adapters.kafka.access import Access
 from aggregator.adapters.kafka.failures import translated
 from aggregator.adapters.kafka.unreadable import unpacked
-from aggregator.core.errors import FatalError
+from aggregator.core.errors import BrokerUnavailable, FatalError
 from aggregator.core.model import Partition
 from aggregator.ports import InputRecord
 from aggregator.telemetry import Event, get_logger
@@ -84,8 +86,9 @@ class SourceOptions:
 class GroupConsumer:
     """One aiokafka consumer; its methods raise only errors of this program."""
 
-    def __init__(self, options: SourceOptions, security: Mapping[str, Any]) -> None:
+    def __init__(self, options: SourceOptions, access: Access) -> None:
         self._options = options
+        self._access = access
         self._woken: asyncio.Future[None] | None = None
         self._corrupt: Counter[TopicPartition] | None = None  # while an answer can't be unpacked: how often so far
         self._consumer = AIOKafkaConsumer(
@@ -107,14 +110,20 @@ class GroupConsumer:
             request_timeout_ms=max(options.request_timeout_ms, options.rebalance_timeout_ms + 5_000),
             max_poll_interval_ms=options.max_poll_interval_ms,
             metadata_max_age_ms=options.metadata_max_age_ms,
-            **security,
+            **access.security.client_arguments(),
         )
+        access.security.renew_password(self._consumer._client)  # noqa: SLF001
+
+    def translated(self, doing: str) -> AbstractContextManager[None]:
+        """Kafka's errors in our words."""
+        return translated(doing, self._access.peer("Read", self._options.group_id))
 
     # --- life ------------------------------------------------------------------------------------------------------
 
     async def start(self, listener: ConsumerRebalanceListener) -> None:
         """Connect and ask to join the group; does not wait for an assignment."""
-        with translated(f"connecting to Kafka at {self._options.bootstrap_servers}"):
+        doing = f"connecting to Kafka at {self._options.bootstrap_servers}"
+        async with self._access.connecting(doing, "Read", self._options.group_id):
             await self._consumer.start()
         if self._options.pattern:
             self._consumer.subscribe(pattern=self._options.pattern, listener=listener)
@@ -144,6 +153,13 @@ class GroupConsumer:
         if self._consumer._fetcher is not None:  # noqa: SLF001
             await self._consumer._fetcher.close()  # noqa: SLF001
         await self._consumer._client.close()  # noqa: SLF001
+
+    async def trouble(self) -> BrokerUnavailable | None:
+        """Why there is no connection to any broker; None while there is one, or one could be made."""
+        connections = self._consumer._client._conns  # noqa: SLF001
+        if any(connection.connected() for connection in connections.values()):
+            return None
+        return await self._access.why("reading")
 
     # --- records ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +237,7 @@ class GroupConsumer:
 
     async def wait(self, seconds: float) -> None:
         """Wait until there may be records, `wake` is called, or the time is over."""
-        with translated("fetching"):
+        with self.translated("fetching"):
             waiter = self._consumer._fetcher._create_fetch_waiter()  # noqa: SLF001
             self._woken = asyncio.get_running_loop().create_future()
             try:
@@ -248,7 +264,7 @@ class GroupConsumer:
             if task.done():
                 cause = None if task.cancelled() else task.exception()
                 raise FatalError(f"aiokafka has stopped reading ({cause}); restart the worker") from cause
-        with translated("reading as a member of the group"):
+        with self.translated("reading as a member of the group"):
             coordinator.check_errors()
 
     # --- partitions ------------------------------------------------------------------------------------------------
@@ -292,28 +308,32 @@ class GroupConsumer:
     async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's committed offsets, where there are any."""
         wanted = list(partitions)
-        with translated("asking for committed offsets"):
+        with self.translated("asking for committed offsets"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 found = await asyncio.gather(*(self._consumer.committed(partition) for partition in wanted))
         return {partition: offset for partition, offset in zip(wanted, found, strict=True) if offset is not None}
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The earliest offsets still there."""
-        with translated("asking for the earliest offsets"):
+        with self.translated("asking for the earliest offsets"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return dict(await self._consumer.beginning_offsets(list(partitions)))
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offsets behind the newest records that can be read (before an open transaction, that is)."""
-        with translated("asking for the latest offsets"):
+        with self.translated("asking for the latest offsets"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return dict(await self._consumer.end_offsets(list(partitions)))
 
     async def topics(self) -> set[str]:
         """All topics that this user may see, asked now."""
-        with translated("asking Kafka for its topics"):
+        with self.translated("asking Kafka for its topics"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return set(await self._consumer.topics())
+
+    def refused_topics(self) -> list[str]:
+        """Those of the input topics, named one by one, that this user may not even see."""
+        return sorted(self._consumer._client.cluster.unauthorized_topics)  # noqa: SLF001
 
     def subscribed_topics(self) -> list[str]:
         """The input topics as far as known: for a pattern those that match it."""

@@ -13,9 +13,9 @@ aiokafka's need care:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -26,7 +26,8 @@ from aiokafka.errors import (
     UnknownError,
 )
 
-from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.access import Access
+from aggregator.adapters.kafka.security import Security
 from aggregator.core.errors import BrokerUnavailable
 from aggregator.telemetry import Event, get_logger
 
@@ -63,8 +64,9 @@ class Producer:
         client_id: str = "session-aggregator",
         compression: str | None = None,
         delivery_timeout_s: float = 30.0,
-        security: Mapping[str, Any] | None = None,
+        security: Security | None = None,
     ) -> None:
+        self._access = access = Access(bootstrap_servers, security)
         self._arguments = {
             "bootstrap_servers": bootstrap_servers,
             "client_id": client_id,
@@ -74,7 +76,7 @@ class Producer:
             "max_batch_size": _BATCH_BYTES,
             "request_timeout_ms": int(delivery_timeout_s * 1000),
             "metadata_max_age_ms": 30_000,
-            **(security or {}),
+            **access.security.client_arguments(),
         }
         self._timeout_s = delivery_timeout_s
         self._idempotent = True
@@ -88,7 +90,8 @@ class Producer:
 
     async def start(self) -> None:
         """Connect; raises `BrokerUnavailable` and `ConfigurationError`."""
-        with translated(f"connecting to Kafka at {self._arguments['bootstrap_servers']} as a producer"):
+        doing = f"connecting to Kafka at {self._access.bootstrap_servers} as a producer"
+        async with self._access.connecting(doing, "Write"):
             async with asyncio.timeout(self._timeout_s):
                 self._current = await self._connect()
 
@@ -104,12 +107,12 @@ class Producer:
         All others are acknowledged then.  Raises `BrokerUnavailable` where that can't be said of all (sending all of
         them again is safe), and `ConfigurationError`.
         """
-        with translated("sending to Kafka"):
+        if self._current is None:
+            raise BrokerUnavailable("sending to Kafka: the producer is not started")
+        async with self._access.connecting("sending to Kafka", "Write"):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     producer = self._current
-                    if producer is None:
-                        raise BrokerUnavailable("the producer is not started")
                     refused = await self._send(producer, messages)
                     return await self._replace(producer, messages, refused) if refused else []
             except TimeoutError as error:
@@ -166,6 +169,7 @@ class Producer:
 
     async def _started(self, *, enable_idempotence: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(**self._arguments, enable_idempotence=enable_idempotence)
+        self._access.security.renew_password(producer.client)
         try:
             await producer.start()
         except BaseException:
