@@ -42,6 +42,7 @@ inter.broker.listener.name=PLAINTEXT
 listeners=CONTROLLER://{host}:{controller_port},{listening}
 advertised.listeners={advertised}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+{more}
 log.dirs={directory}/logs
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
@@ -146,11 +147,16 @@ class KafkaProcess:
         node_id: int = 1,
         controllers: Sequence[int],
         timeout_s: float,
+        protocols: Mapping[str, str] = MappingProxyType({}),
+        more: str = "",
+        scram: Sequence[str] = (),
     ) -> None:
         """Write its settings and format its storage.
 
         `ports` are those of its listeners by name, one of them `PLAINTEXT`; `advertised` those that clients are told
-        instead.  `controllers` are the controller ports of all nodes, which are numbered from 1.
+        instead.  `controllers` are the controller ports of all nodes, which are numbered from 1.  `protocols` are the
+        security protocols of listeners that are not plain, `more` further settings, and `scram` users to begin with,
+        as the storage tool takes them.
         """
         told = {**ports, **advertised}
         self._settings.write_text(
@@ -161,7 +167,8 @@ class KafkaProcess:
                 controller_port=controllers[node_id - 1],
                 listening=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in ports.items()),
                 advertised=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in told.items()),
-                protocols=",".join(f"{name}:PLAINTEXT" for name in ports),
+                protocols=",".join(f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in ports),
+                more=more,
                 directory=self._directory / str(ports["PLAINTEXT"]),
                 copies=len(controllers),
                 in_sync=len(controllers) // 2 + 1,
@@ -169,6 +176,8 @@ class KafkaProcess:
         )
         # With "=": one id in 64 begins with a dash, and would be taken for an option.
         arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self._settings)]
+        for user in scram:
+            arguments += ["--add-scram", user]
         command = [*self._java, "kafka.tools.StorageTool", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         if done.returncode:
@@ -269,7 +278,7 @@ def _server() -> tuple[EmbeddedServer, str]:
     return ApacheKafka(jars), f"Apache Kafka {version}"
 
 
-def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:
+def in_own_loop(work: Coroutine[Any, Any, object]) -> None:
     """Run it to its end beside whatever loop pytest keeps in this thread."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pool.submit(asyncio.run, work).result()
@@ -278,11 +287,11 @@ def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:
 @pytest.fixture(scope="session")
 def _broker() -> Iterator[Broker]:
     server, name = _server()
-    _in_own_loop(server.__aenter__())
+    in_own_loop(server.__aenter__())
     try:
         yield Broker(server.address, name, pid=server.pid, is_apache=isinstance(server, ApacheKafka))
     finally:
-        _in_own_loop(server.stop())
+        in_own_loop(server.stop())
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""Each way into Kafka, and what is said where it is closed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.adapters.kafka.admin import KafkaAdmin
+from aggregator.adapters.kafka.security import Security
+from aggregator.adapters.tls import TlsFiles
+from aggregator.core.errors import BrokerRefused
+from tests.access.kafka_with_acls import CANARY, PASSWORD, WORKER, Acl, SecuredBroker, token
+from tests.certificates import Authority
+
+
+def security(broker: SecuredBroker, protocol: str, mechanism: str = "PLAIN", **more: Any) -> Security:
+    """As the worker's user with the right password, unless told otherwise."""
+    tls = {"ca_file": broker.certificates.file} | more.pop("tls", {})
+    login = {"sasl_username": WORKER, "sasl_password": PASSWORD} if protocol.startswith("SASL") else {}
+    return Security(protocol=protocol, sasl_mechanism=mechanism, tls=TlsFiles(group="kafka", **tls), **(login | more))
+
+
+def files(broker: SecuredBroker, name: str = "sessions") -> dict[str, Path]:
+    chain, key, _ = broker.certificates.issue(name)
+    return {"cert_file": chain, "key_file": key}
+
+
+async def test_every_way_in(secured_kafka: SecuredBroker, tmp_path: Path) -> None:
+    topic = await secured_kafka.create_topic()
+    await secured_kafka.allow(Acl("--topic", topic, "Read"))
+    token_file, password_file = tmp_path / "token", tmp_path / "password"
+    token_file.write_text(token(WORKER))
+    password_file.write_text(f"{PASSWORD}\n")
+    here = secured_kafka
+    ways = {
+        "TLS": security(here, "SSL"),
+        "MUTUAL": security(here, "SSL", tls=files(here)),
+        "ONLY512": security(here, "SASL_PLAINTEXT", "SCRAM-SHA-512"),
+    }
+    for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
+        found = await KafkaAdmin(here.at("SASL"), security=security(here, "SASL_SSL", mechanism)).cluster()
+        assert topic in found.topics
+        by_file = security(here, "SASL_SSL", mechanism, sasl_password=None, sasl_password_file=password_file)
+        assert topic in (await KafkaAdmin(here.at("SASL"), security=by_file).cluster()).topics
+    bearer = security(here, "SASL_SSL", "OAUTHBEARER", sasl_token_file=token_file)
+    assert bearer.principal == f"User:{WORKER}"
+    assert topic in (await KafkaAdmin(here.at("SASL"), security=bearer).cluster()).topics
+    for listener, way in ways.items():
+        assert topic in (await KafkaAdmin(here.at(listener), security=way).cluster()).topics, listener
+    # What a user with one topic sees is that topic; without a log-in one is nobody, whom this cluster lets do anything.
+    assert list(found.topics) == [topic]
+
+
+WRONG_CERTIFICATES = {
+    "EXPIRED": r"certificate is not trusted here \(certificate has expired\); check AGGREGATOR_KAFKA__SSL_CA_FILE",
+    "ELSEWHERE": r"certificate is not trusted here \(Hostname mismatch.*'localhost'\); check",
+    "MUTUAL": r"it ended the TLS handshake \(.*certificate.*\); check AGGREGATOR_KAFKA__SSL_CERT_FILE",
+    "PLAINTEXT": r"it speaks no TLS on this port",
+}
+
+
+async def refusal(address: str, way: Security) -> str:
+    """The one line that says what is wrong."""
+    with pytest.raises(BrokerRefused) as caught:
+        await KafkaAdmin(address, security=way, timeout_s=20).cluster()
+    said = str(caught.value)
+    assert "\n" not in said
+    assert CANARY not in said + repr(caught.value.__cause__)
+    assert address in said
+    return said
+
+
+@pytest.mark.parametrize("listener", WRONG_CERTIFICATES)
+async def test_a_certificate_that_is_refused(secured_kafka: SecuredBroker, listener: str) -> None:
+    plain = f"localhost:{secured_kafka.bootstrap_servers.rpartition(':')[2]}"
+    address = plain if listener == "PLAINTEXT" else secured_kafka.at(listener)
+    said = await refusal(address, security(secured_kafka, "SSL"))
+    assert re.search(WRONG_CERTIFICATES[listener], said), said
+
+
+async def test_strangers(secured_kafka: SecuredBroker, tmp_path: Path) -> None:
+    other = Authority(tmp_path, "other")
+    said = await refusal(secured_kafka.at("TLS"), security(secured_kafka, "SSL", tls={"ca_file": other.file}))
+    assert re.search(r"not trusted here \(.*(issuer|self.signed).*\); check AGGREGATOR_KAFKA__SSL_CA_FILE", said), said
+    chain, key, _ = other.issue("sessions")
+    way = security(secured_kafka, "SSL", tls={"cert_file": chain, "key_file": key})
+    said = await refusal(secured_kafka.at("MUTUAL"), way)
+    assert re.search(rf"as the client certificate {chain}: it ended the TLS handshake", said), said
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_a_wrong_password(secured_kafka: SecuredBroker, mechanism: str) -> None:
+    way = security(secured_kafka, "SASL_SSL", mechanism, sasl_password=f"{CANARY}-wrong")
+    said = await refusal(secured_kafka.at("SASL"), way)
+    assert f"does not let User:{WORKER} in: Authentication failed" in said
+    assert "AGGREGATOR_KAFKA__SASL_" in said
+
+
+async def test_other_log_ins_that_fail(secured_kafka: SecuredBroker, tmp_path: Path) -> None:
+    here = secured_kafka
+    said = await refusal(here.at("ONLY512"), security(here, "SASL_PLAINTEXT", "SCRAM-SHA-256"))
+    assert f"does not let User:{WORKER} in" in said
+    assert "SASL_MECHANISM" in said
+    old = tmp_path / "token"
+    old.write_text(token(WORKER, life_s=-60))
+    said = await refusal(here.at("SASL"), security(here, "SASL_SSL", "OAUTHBEARER", sasl_token_file=old))
+    assert f"does not let User:{WORKER} in" in said
+    gone = tmp_path / "gone"
+    said = await refusal(here.at("SASL"), security(here, "SASL_SSL", "OAUTHBEARER", sasl_token_file=gone))
+    assert "AGGREGATOR_KAFKA__SASL_TOKEN_FILE" in said
+    way = security(here, "SASL_SSL", sasl_password=None, sasl_password_file=gone)
+    said = await refusal(here.at("SASL"), way)
+    assert "AGGREGATOR_KAFKA__SASL_PASSWORD_FILE" in said
