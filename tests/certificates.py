@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 
 class Authority:
@@ -23,6 +24,13 @@ class Authority:
         made = self._authority.issue_cert(*(hosts or (f"{name}.invalid",)), common_name=name, not_after=until)
         chain, key, both = (self._folder / f"{name}{kind}" for kind in (".crt", ".key", ".pem"))
         chain.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
-        made.private_key_pem.write_to_path(key)
-        made.private_key_and_cert_chain_pem.write_to_path(both)
+        key.write_bytes(_pkcs8(made.private_key_pem.bytes()))
+        both.write_bytes(key.read_bytes() + chain.read_bytes())
         return chain, key, both
+
+
+def _pkcs8(key: bytes) -> bytes:
+    """The key in the one form that Java reads."""
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -273,13 +273,13 @@ async def _export(settings: Settings, query: Query, form: Format, output: Path |
 
 async def _reindex(settings: Settings, *, as_json: bool) -> int:
     from aggregator.adapters.clock import SystemClock
-    from aggregator.adapters.redis.connections import connect
+    from aggregator.adapters.redis.connections import connect_as_set
     from aggregator.adapters.redis.index import RedisSessionIndex
     from aggregator.adapters.redis.keys import Keys
     from aggregator.adapters.redis.reindex import reindex
 
     redis = settings.redis
-    connections = connect(redis.url.get_secret_value(), cluster=redis.cluster, socket_timeout_s=redis.timeout_s)
+    connections = connect_as_set(redis)
     keys = Keys(redis.key_prefix, closing_shards=settings.session.closing_shards)
     index = RedisSessionIndex(connections, keys, retention_ms=round(settings.session.retention_s * 1000))
     try:

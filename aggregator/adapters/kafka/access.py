@@ -63,6 +63,6 @@ class Access:
         try:
             await self.security.try_connection(host, port, timeout_s=_KNOCK_S)
         except (KafkaError, OSError) as error:
-            away = BrokerUnavailable(f"{doing}: Kafka at {peer.brokers}: {error or type(error).__name__}")
+            away = BrokerUnavailable(f"{doing}: Kafka at {peer.brokers}: {str(error) or type(error).__name__}")
             return peer.not_let_in(doing, error) or away
         return None

@@ -98,7 +98,7 @@ def translated(doing: str, peer: Peer) -> Iterator[None]:
         raise FatalError(f"{doing}: {error}") from error
     except (kafka.KafkaError, OSError) as error:  # a TimeoutError is an OSError
         refused = peer.not_let_in(doing, error)
-        raise refused or BrokerUnavailable(f"{doing}: {error or type(error).__name__}") from error
+        raise refused or BrokerUnavailable(f"{doing}: {str(error) or type(error).__name__}") from error
     except RuntimeError as error:
         if "the handler is closed" not in str(error):
             raise

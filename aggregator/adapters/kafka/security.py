@@ -11,8 +11,8 @@ from typing import Any, Final, Self
 
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import create_conn
-from aiokafka.errors import AuthenticationFailedError
+from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator
+from aiokafka.errors import AuthenticationFailedError, SaslAuthenticationFailed
 
 from aggregator.adapters.tls import RenewedContext, TlsFiles, read_secret
 from aggregator.settings import KafkaSettings, variable
@@ -95,8 +95,26 @@ class Security:
         arguments = self.client_arguments()
         if self.sasl_password_file is not None and "sasl_plain_password" in arguments:
             arguments["sasl_plain_password"] = _read(self.sasl_password_file, _PASSWORD_FILE)
-        connection = await create_conn(host, port, request_timeout_ms=int(timeout_s * 1000), **arguments)
+        connection = _Connection(host, port, request_timeout_ms=int(timeout_s * 1000), **arguments)
+        await connection.connect()
         await connection.close()
+
+
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka is untyped
+    """One that notices that its token is refused."""
+
+    def authenticator_oauth(self) -> OAuthAuthenticator:
+        return _OAuthAuthenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+
+
+class _OAuthAuthenticator(OAuthAuthenticator):  # type: ignore[misc]  # aiokafka is untyped
+    """aiokafka takes any answer for a yes; a broker that refuses says why (RFC 7628), where it else says nothing."""
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        if payload:
+            raise SaslAuthenticationFailed(f"the token is refused: {payload.decode(errors='replace')[:200]}")
+        sent: tuple[bytes, bool] | None = await super().step(payload)
+        return sent
 
 
 class _RenewingClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untyped
