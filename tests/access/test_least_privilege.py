@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from aggregator.client import Client, StoreRefused
+from aggregator.check import check
+from aggregator.client import Client, Query, StoreRefused
 from aggregator.core.model import SessionRef
+from aggregator.settings import load_settings
 from tests.access.kafka_with_acls import CANARY, PASSWORD, WORKER, SecuredBroker, acls_of
 from tests.access.redis_with_acls import VIEWER, TlsRedis, allow
 from tests.access.redis_with_acls import WORKER as REDIS_WORKER
@@ -120,18 +122,20 @@ async def test_a_worker_needs_no_more_than_it_is_given(deployment: Deployment) -
     await made.send_bytes(session("c", 3))
     await until("the lost state is found out", lambda: _async(worker.events("state_lost")), timeout_s=PATIENCE_S)
     await made.wait_closed()
-    check, reindex = made.command("check", **settings), made.command("sessions", "reindex", **settings)
-    assert await check.ended() == 0, check.output
-    assert await reindex.ended() == 0, reindex.output
+    lines: list[str] = []
+    assert await check(load_settings(made.environment(**settings)), lines.append) == 0, lines
+    assert CANARY not in "\n".join(lines)
     viewer = settings | {"REDIS__USERNAME": VIEWER}
-    listed = made.command("sessions", "ls", "--json", **viewer)
-    assert await listed.ended() == 0, listed.output
-    assert all(f'"{name}"' in listed.output for name in ("a", "b", "c"))
-    forbidden = made.command("sessions", "reindex", **viewer)
+    reindex, forbidden = (made.command("sessions", "reindex", **mine) for mine in (settings, viewer))
+    assert await reindex.ended() == 0, reindex.output
     assert await forbidden.ended() == 2, forbidden.output
     assert f"does not allow user {VIEWER} SCAN" in forbidden.output
+    async with Client.from_settings(load_settings(made.environment(**viewer))) as client:
+        assert {one.session_id for one in (await client.list(Query(project="default"), limit=10)).sessions} == set(
+            "abc"
+        )
     assert (await worker.get("/readyz")).status == 200
-    assert not worker.events("retrying")
+    assert not [line for line in worker.events("retrying") if "does not allow" in line["error"]]
 
 
 async def _async(found: list[Any]) -> list[Any]:

@@ -140,13 +140,13 @@ async def test_projects_are_those_that_have_sessions(filled: Place) -> None:
 
 async def test_the_reader_really_may_only_read(filled: Place) -> None:
     listing = filled.client._listing
-    with pytest.raises(StoreRefused, match="does not allow user reader SET on agg:x"):
+    with pytest.raises(StoreRefused, match="does not allow user viewer SET on agg:x"):
         await listing._connections.commands([Command("agg:x", ("SET", "agg:x", "1"))])
 
 
 async def test_a_wrong_password_names_the_setting(place: Place) -> None:
     async with Client(place.url.replace("252F", ""), cluster=place.cluster) as client:
-        with pytest.raises(StoreRefused, match=r"does not let user reader in: .*AGGREGATOR_REDIS__USERNAME"):
+        with pytest.raises(StoreRefused, match=r"does not let user viewer in: .*AGGREGATOR_REDIS__USERNAME"):
             await client.projects()
 
 
