@@ -61,6 +61,14 @@ class Deployment:
             **more,
         }
 
+    async def start(self, listener: str = "SASL", **more: str) -> Worker:
+        """A worker that is ready and has all partitions."""
+        worker = self.pipeline.worker(**self.settings(listener, **more))
+        await worker.listening()
+        await ready(worker)
+        await self.pipeline.balanced(worker)
+        return worker
+
     @property
     def acls(self) -> list[Any]:
         made = self.pipeline
@@ -114,7 +122,7 @@ async def test_a_worker_needs_no_more_than_it_is_given(deployment: Deployment) -
     """Ingest, close, dead letters, indexes, state loss, `check`, a reindex, and the viewer."""
     made = deployment.pipeline
     settings = deployment.settings()
-    (worker,) = await made.workers(1, **settings)
+    worker = await deployment.start()
     await made.send_bytes(session("a", 1), session("b", 2), b"{")
     await made.wait_closed()
     assert len(await made.read(made.dead_letter_topic)) == 1
@@ -146,7 +154,7 @@ async def _async(found: list[Any]) -> list[Any]:
 async def test_what_a_running_worker_is_refused_is_named_and_comes_back(deployment: Deployment) -> None:
     """Each permission of Kafka is taken away from a worker at work, and given back: nothing is started anew."""
     made, kafka = deployment.pipeline, deployment.kafka
-    (worker,) = await made.workers(1, **deployment.settings())
+    worker = await deployment.start()
     who, lines = f"User:{WORKER}", []
     for number, acl in enumerate(deployment.acls):
         await kafka.forbid(acl)
@@ -199,7 +207,7 @@ async def test_files_that_are_replaced_while_the_worker_runs(deployment: Deploym
     right = {trusted: deployment.kafka.certificates.file.read_bytes(), password: PASSWORD.encode()}
     wrong = {trusted: Authority(deployment.folder, "other").file.read_bytes(), password: f"{CANARY}-wrong".encode()}
     trusted.write_bytes(right[trusted])
-    (worker,) = await made.workers(1, **deployment.settings("BRIEF", KAFKA__SSL_CA_FILE=str(trusted)))
+    worker = await deployment.start("BRIEF", KAFKA__SSL_CA_FILE=str(trusted))
     for file, words in (
         (password, f"Kafka at {address} does not let User:{WORKER} in"),
         (trusted, f"no TLS connection to Kafka at {address} as User:{WORKER}: its certificate is not trusted here"),
@@ -216,7 +224,7 @@ async def test_files_that_are_replaced_while_the_worker_runs(deployment: Deploym
 async def test_the_viewer_may_not_write_and_foreign_keys_are_nobodys(deployment: Deployment) -> None:
     redis = deployment.redis
     for user in (VIEWER, REDIS_WORKER):
-        plain = redis.client()
+        plain: Any = redis.client()
         plain.execute_command("SET", "other:1", "x")
         for command in (
             ("GET", "other:1"),
