@@ -22,6 +22,7 @@ from tests.kafka_servers import Broker, KafkaProcess, brokers_of, new_cluster_id
 ROOT: Final = Path(__file__).parents[2]
 CANARY: Final = "canary-7f3a"
 """In every password and token that is a secret: it must turn up nowhere."""
+JWT: Final = "eyJ"
 PASSWORD: Final = f"{CANARY}-right"
 WORKER: Final = "sessions"
 _PLAIN: Final = "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -52,7 +53,7 @@ class Acl(NamedTuple):
 
 
 def token(subject: str, *, life_s: float = 3600) -> str:
-    """An unsigned token, which Kafka's default validator takes; the signature's place holds the canary."""
+    """An unsigned token, which Kafka's validator for tests takes; like every token it begins with `JWT`."""
     now = int(time.time())
     parts = ({"alg": "none"}, {"sub": subject, "iat": now, "exp": now + int(life_s)})
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]

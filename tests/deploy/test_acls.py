@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,15 +33,20 @@ async def test_the_script_allows_what_the_tests_of_the_worker_rely_on(
     names |= {"GROUP_ID": f"group-{os.getpid()}", "BOOTSTRAP_SERVERS": secured_kafka.bootstrap_servers}
     environment = os.environ | names | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     for _ in range(2):  # harmless the second time
-        await asyncio.to_thread(subprocess.run, [SCRIPT], env=environment, check=True, timeout=120)
-    listing = [tool, "--bootstrap-server", secured_kafka.bootstrap_servers, "--list", "--principal", f"User:{WORKER}"]
-    done = await asyncio.to_thread(subprocess.run, listing, capture_output=True, text=True, check=True, timeout=120)
+        await asyncio.to_thread(_run, SCRIPT, env=environment)
+    asking = ("--bootstrap-server", secured_kafka.bootstrap_servers, "--list", "--principal", f"User:{WORKER}")
+    listed = await asyncio.to_thread(_run, tool, *asking, env=environment)
     found, resource = set(), ("", "")
-    for kind, name, operation in _LISTED.findall(done.stdout):
+    for kind, name, operation in _LISTED.findall(listed):
         if operation:
             found.add(Acl(*resource, operation.capitalize()))
         else:
             resource = (f"--{kind.lower()}", name)
     own = {acl for acl in found if acl.name.endswith(f"-{os.getpid()}")}
     (tmp_path / "recorded").mkdir()
-    assert own == set(acls_of(tmp_path / "recorded", **names)), done.stdout
+    assert own == set(acls_of(tmp_path / "recorded", **names)), listed
+
+
+def _run(program: Path, *arguments: str, env: Mapping[str, str]) -> str:
+    done = subprocess.run([program, *arguments], env=env, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout

@@ -42,7 +42,10 @@ class Access:
         except BrokerRefused:
             raise
         except BrokerUnavailable as error:
-            raise await self.why(doing) or error from error
+            found = await self.why(doing)
+            if found is None:
+                raise
+            raise found from error
 
     async def why(self, doing: str) -> BrokerUnavailable | None:
         """Knock at each broker; says why none lets us in, None where one does."""
