@@ -22,7 +22,6 @@ class TlsFiles:
     """What a client's TLS is made of; files are PEM, without `ca_file` the system's authorities are trusted.
 
     `group` is that of the settings that name them, `kafka` or `redis`, for messages.
-    `verify` false trusts whoever answers.
     """
 
     group: str
@@ -31,7 +30,6 @@ class TlsFiles:
     key_file: Path | None = None
     key_password: str | None = field(default=None, repr=False)
     check_hostname: bool = True
-    verify: bool = True
 
     @classmethod
     def of(cls, group: str, settings: KafkaSettings | RedisSettings) -> Self:
@@ -53,9 +51,7 @@ class TlsFiles:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:  # an SSLError is one
             raise ConfigurationError(f"{prefix}_CA_FILE: {self.ca_file} can't be used: {error}") from error
-        context.check_hostname = self.check_hostname and self.verify
-        if not self.verify:
-            context.verify_mode = ssl.CERT_NONE
+        context.check_hostname = self.check_hostname
         if self.cert_file is not None:
             try:
                 # Without a password OpenSSL would ask for one on the terminal.

@@ -27,19 +27,22 @@ def allow(place: RedisServer | Cluster, user: str, password: str, *more: str) ->
             client.execute_command("ACL", "SETUSER", user, "reset", *rules(user), "on", f">{password}", *more)
 
 
-class TlsRedis(RedisServer):
-    """A server whose TLS port asks for a client certificate if wanted; its plain port is for tests to look with."""
+def tls_options(authority: Authority, port: int, *, ask: bool = False) -> tuple[str, ...]:
+    """What has a server speak TLS on that port, and ask for a client certificate if wanted."""
+    chain, key, _ = authority.issue(f"redis-{port}", "localhost", "127.0.0.1")
+    return (
+        *("--tls-port", str(port), "--tls-cert-file", str(chain), "--tls-key-file", str(key)),
+        *("--tls-ca-cert-file", str(authority.file), "--tls-auth-clients", "yes" if ask else "no"),
+    )
 
-    def __init__(self, program: str, authority: Authority, *options: str, ask: bool = False) -> None:
+
+class TlsRedis(RedisServer):
+    """A server with a TLS port; its plain port is for tests to look with."""
+
+    def __init__(self, program: str, authority: Authority, *, ask: bool = False) -> None:
         self.tls_port = free_port()
         self.authority = authority
-        chain, key, _ = authority.issue(f"redis-{self.tls_port}", "localhost", "127.0.0.1")
-        super().__init__(
-            program,
-            *("--tls-port", str(self.tls_port), "--tls-cert-file", str(chain), "--tls-key-file", str(key)),
-            *("--tls-ca-cert-file", str(authority.file), "--tls-auth-clients", "yes" if ask else "no"),
-            *options,
-        )
+        super().__init__(program, *tls_options(authority, self.tls_port, ask=ask))
 
     @property
     def tls_url(self) -> str:

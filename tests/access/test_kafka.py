@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.adapters.kafka.access import Access
 from aggregator.adapters.kafka.admin import KafkaAdmin
 from aggregator.adapters.kafka.producer import Message, Producer
 from aggregator.adapters.kafka.security import Security
@@ -89,6 +90,19 @@ async def test_strangers(secured_kafka: SecuredBroker, tmp_path: Path) -> None:
     way = security(secured_kafka, "SSL", tls={"cert_file": chain, "key_file": key})
     said = await refusal(secured_kafka.at("MUTUAL"), way)
     assert re.search(rf"as the client certificate {chain}: it ended the TLS handshake", said), said
+
+
+async def test_a_file_that_is_spoilt_after_the_start_is_waited_for(
+    secured_kafka: SecuredBroker, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "ca.crt"
+    trusted.write_bytes(secured_kafka.certificates.file.read_bytes())
+    access = Access(secured_kafka.at("TLS"), security(secured_kafka, "SSL", tls={"ca_file": trusted}))
+    assert await access.why("looking") is None
+    trusted.write_text("spoilt")
+    found = await access.why("looking")
+    assert isinstance(found, BrokerRefused)
+    assert f"AGGREGATOR_KAFKA__SSL_CA_FILE: {trusted} can't be used" in str(found)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])

@@ -20,10 +20,10 @@ from aggregator.core.state import stamp_of
 from aggregator.ports import StoredTrace, TraceWrite
 from aggregator.settings import load_settings
 from tests.access.kafka_with_acls import CANARY, PASSWORD
-from tests.access.redis_with_acls import WORKER, TlsRedis, allow
+from tests.access.redis_with_acls import WORKER, TlsRedis, allow, tls_options
 from tests.certificates import Authority
 from tests.contract.builders import trace_id
-from tests.redis_servers import Cluster, Guard, RedisServer, redis_servers_available
+from tests.redis_servers import Cluster, Guard, RedisServer, free_port, redis_servers_available
 
 REDIS = redis_servers_available().get("redis", "")
 KEYS = Keys()
@@ -90,7 +90,50 @@ async def test_a_client_certificate(authority: Authority, tmp_path: Path) -> Non
         server.remove()
 
 
-async def test_over_sentinels_and_on_a_cluster(authority: Authority, tmp_path: Path) -> None:
+async def test_over_sentinels_with_tls(tls_redis: TlsRedis, authority: Authority, tmp_path: Path) -> None:
+    """Both are spoken to over TLS, and both certificates are looked at anew."""
+    port, file, trusted = free_port(), tmp_path / "sentinel.conf", tmp_path / "trusted.pem"
+    options = tls_options(authority, port)
+    lines = [" ".join(pair).removeprefix("--") for pair in zip(options[::2], options[1::2], strict=True)]
+    monitor = f"sentinel monitor mymaster 127.0.0.1 {tls_redis.tls_port} 1"
+    file.write_text("\n".join([*lines, "tls-replication yes", monitor, ""]))
+    sentinel = RedisServer(REDIS, file=file)
+    allow(tls_redis, WORKER, PASSWORD)
+    stranger = Authority(tmp_path, "other").file.read_bytes()
+    try:
+        url = f"rediss+sentinel://localhost:{port}/mymaster/0"
+        trusted.write_bytes(stranger)
+        async with way(url, username=WORKER, password=PASSWORD, ssl_ca_file=trusted) as connections:
+            said = await refusal(connections)
+            assert f"no TLS connection to Redis at localhost:{port} (a Sentinel" in said
+            assert "not trusted here" in said
+            trusted.write_bytes(authority.file.read_bytes())
+            (server,) = await servers(connections)
+            assert server.address.startswith(f"127.0.0.1:{tls_redis.tls_port} (mymaster")
+            trusted.write_bytes(stranger)
+            tls_redis.hang_up()
+            assert "not trusted here" in await refusal(connections)
+    finally:
+        sentinel.remove()
+
+
+async def test_a_cluster_with_tls(authority: Authority) -> None:
+    ports = [free_port() for _ in range(3)]
+    left = iter(ports)
+    cluster = Cluster(REDIS, extra=lambda: (*tls_options(authority, next(left)), "--tls-cluster", "yes"))
+    allow(cluster, WORKER, PASSWORD)
+    try:
+        url = f"rediss://127.0.0.1:{ports[0]}"
+        login = {"cluster": True, "username": WORKER, "password": PASSWORD}
+        async with way(url, **login, ssl_ca_file=authority.file) as connections:
+            assert {server.address for server in await servers(connections)} == {f"127.0.0.1:{one}" for one in ports}
+        async with way(url, **login) as connections:
+            assert re.search(r"Redis at 127.0.0.1:\d+: its certificate is not trusted here", await refusal(connections))
+    finally:
+        cluster.remove()
+
+
+async def test_over_sentinels(tmp_path: Path) -> None:
     password_file = tmp_path / "password"
     password_file.write_text(PASSWORD)
     guard = Guard(REDIS, password=PASSWORD)

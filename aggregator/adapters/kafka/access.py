@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from aggregator.adapters.kafka.failures import Peer, translated
 from aggregator.adapters.kafka.security import Security
-from aggregator.core.errors import BrokerRefused, BrokerUnavailable
+from aggregator.core.errors import BrokerRefused, BrokerUnavailable, ConfigurationError
 
 _KNOCK_S: Final = 3.0
 """For all brokers together: a broker that refuses says so within milliseconds."""
@@ -68,4 +68,6 @@ class Access:
         except (KafkaError, OSError) as error:
             away = BrokerUnavailable(f"{doing}: Kafka at {peer.brokers}: {str(error) or type(error).__name__}")
             return peer.not_let_in(doing, error) or away
+        except ConfigurationError as error:  # a file is not what it was at the start: it will be again
+            return BrokerRefused(f"{doing}: no TLS connection to Kafka at {peer.brokers}: {error}")
         return None

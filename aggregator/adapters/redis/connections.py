@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisClusterException, RedisError
@@ -21,9 +21,9 @@ from aggregator.adapters.redis.access import Access, NodesToCome, user_of
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.cluster import ClusterRedis
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.sentinels import SCHEMES, addresses, guarded
+from aggregator.adapters.redis.sentinels import SCHEMES, addresses, guarded, why_no_master
 from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on
-from aggregator.core.errors import ConfigurationError
+from aggregator.core.errors import AggregatorError, ConfigurationError
 from aggregator.settings import RedisSettings
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -60,7 +60,11 @@ class SingleRedis(Connections):
                 finally:
                     await pool.release(connection)
         except FOREIGN as error:
-            raise translated(error, self) from error
+            raise await self._why(error) from error
+
+    async def _why(self, error: BaseException) -> AggregatorError:
+        """The error to raise instead."""
+        return translated(error, self)
 
     def _raise_anew(self, connection: AbstractConnection) -> None:
         """Fail a call once, though it was done, where redis-py has made its connection anew without a word.
@@ -111,8 +115,13 @@ class GuardedRedis(SingleRedis):
             with closed_is_lost():
                 host, port = await self._pool.get_master_address()  # type: ignore[no-untyped-call]
         except FOREIGN as error:
-            raise translated(error, self) from error
+            raise await self._why(error) from error
         return [_Master(self, f"{host}:{port} ({self.address})")]
+
+    async def _why(self, error: BaseException) -> AggregatorError:
+        if isinstance(error, MasterNotFoundError):
+            return await why_no_master(self._sentinel, self.address)
+        return await super()._why(error)
 
     async def close(self) -> None:
         await super().close()

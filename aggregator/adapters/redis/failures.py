@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
-from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -49,7 +48,6 @@ _PASSING: Final = (
 _PASSING_WORDS: Final = ("non local key", "the same slot", "cluster is down", "killed by user")
 _OTHER_VERSION: Final = "another version has written"  # session_put.lua and session_claim.lua
 _NOT_ALLOWED_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")  # Redis 7.2, 7.0
-_REFUSED_BY_SENTINEL: Final = re.compile(r"AuthenticationError\(|\[SSL")  # redis-py keeps only its text
 _REDIRECTS: Final = (b"MOVED", b"ASK", b"TRYAGAIN", b"non local key", b"same slot")
 
 
@@ -107,11 +105,6 @@ def not_allowed(peer: Peer, said: str, key: str, doing: str) -> StoreRefused:
 
 def _not_let_in(error: BaseException, peer: Peer) -> StoreRefused | None:
     """TLS or the log-in has failed, which redis-py wraps into what also stands for a server that is away."""
-    if isinstance(error, MasterNotFoundError) and _REFUSED_BY_SENTINEL.search(str(error)):
-        return StoreRefused(
-            f"Redis at {peer.address}: the Sentinels do not let us in: {error}; check sentinel_username and "
-            "sentinel_password in AGGREGATOR_REDIS__URL, and AGGREGATOR_REDIS__SSL_CA_FILE"
-        )
     for cause in causes(error):
         if isinstance(cause, AuthenticationError | AuthorizationError):
             return StoreRefused(
