@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -161,6 +162,7 @@ async def test_what_a_running_worker_is_refused_is_named_and_comes_back(deployme
         await made.send_bytes(session(f"s-{number}", number), b"{")
         kind = acl.resource.removeprefix("--")
         lines.append(await says(worker, f"Kafka at {kafka.at('SASL')}", f"does not allow {who}", kind, acl.name))
+        await asyncio.sleep(1)  # some heartbeats long, so that they are refused as well
         await kafka.allow(acl)
         await ready(worker)
         await made.wait_closed()

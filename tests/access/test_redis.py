@@ -133,6 +133,7 @@ async def test_a_cluster_with_tls(authority: Authority) -> None:
         cluster.remove()
 
 
+@pytest.mark.heavy
 async def test_over_sentinels(tmp_path: Path) -> None:
     password_file = tmp_path / "password"
     password_file.write_text(PASSWORD)

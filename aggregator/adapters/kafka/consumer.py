@@ -24,7 +24,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError, TopicAuthorizationFailedError
 
 from aggregator.adapters.kafka.access import Access
 from aggregator.adapters.kafka.failures import translated
@@ -265,7 +265,15 @@ class GroupConsumer:
                 cause = None if task.cancelled() else task.exception()
                 raise FatalError(f"aiokafka has stopped reading ({cause}); restart the worker") from cause
         with self.translated("reading as a member of the group"):
-            coordinator.check_errors()
+            try:
+                coordinator.check_errors()
+            except KafkaError:
+                # What ended the heartbeats would be told again and again, also when it is mended: only joining the
+                # group anew starts others.
+                beating = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
+                if any(task is not None and task.done() for task in beating):
+                    coordinator.request_rejoin()
+                raise
 
     # --- partitions ------------------------------------------------------------------------------------------------
 
@@ -331,9 +339,12 @@ class GroupConsumer:
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return set(await self._consumer.topics())
 
-    def refused_topics(self) -> list[str]:
-        """Those of the input topics, named one by one, that this user may not even see."""
-        return sorted(self._consumer._client.cluster.unauthorized_topics)  # noqa: SLF001
+    def raise_if_refused(self) -> None:
+        """Raise `BrokerRefused` where this user may not even see one of the input topics that are named one by one."""
+        refused = self._consumer._client.cluster.unauthorized_topics  # noqa: SLF001
+        if refused:
+            with self.translated("looking for the input topics"):
+                raise TopicAuthorizationFailedError(refused)
 
     def subscribed_topics(self) -> list[str]:
         """The input topics as far as known: for a pattern those that match it."""

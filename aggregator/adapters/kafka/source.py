@@ -23,7 +23,6 @@ from aiokafka.errors import (
     IllegalStateError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
-    TopicAuthorizationFailedError,
 )
 
 from aggregator.adapters.kafka.access import Access
@@ -147,9 +146,7 @@ class KafkaSource:
         deadline = clock() + options.topic_wait_s
         while problems := input_problems(options.topics, options.pattern, await consumer.topics()):
             if clock() >= deadline:
-                if refused := consumer.refused_topics():
-                    with consumer.translated("looking for the input topics"):
-                        raise TopicAuthorizationFailedError(refused)
+                consumer.raise_if_refused()
                 raise ConfigurationError("\n".join(problems))
             await asyncio.sleep(0.2)
 
@@ -262,14 +259,16 @@ class KafkaSource:
     async def input_partitions(self) -> Sequence[Partition]:
         """All partitions of all input topics, sorted; `metadata_max_age_ms` old at most while brokers answer.
 
-        Raises `BrokerUnavailable` while a topic is not in the metadata: without its partitions the global watermark
-        would run ahead.  A topic that no longer matches a pattern is taken for deleted.
+        Raises `BrokerUnavailable` (`BrokerRefused` where an ACL hides it) while a topic is not in the metadata:
+        without its partitions the global watermark would run ahead.  A topic that no longer matches a pattern is taken
+        for deleted.
         """
         consumer = self._consumer
         topics = consumer.subscribed_topics()
         found = {topic: list(consumer.partitions_of(topic)) for topic in topics}
         missing = [topic for topic, partitions in found.items() if not partitions]
         if missing or not topics:
+            consumer.raise_if_refused()
             raise BrokerUnavailable(f"Kafka does not tell the partitions of {', '.join(missing) or 'any topic'}")
         return [partition for topic in topics for partition in found[topic]]
 
