@@ -20,11 +20,12 @@ from aggregator.adapters.http import HttpServer
 from aggregator.adapters.kafka.admin import KafkaAdmin, output_problems
 from aggregator.adapters.kafka.consumer import SourceOptions
 from aggregator.adapters.kafka.producer import Producer
+from aggregator.adapters.kafka.security import Security
 from aggregator.adapters.kafka.sink import KafkaDeadLetters, KafkaSummarySink
 from aggregator.adapters.kafka.source import KafkaSource, OffsetReset, log_reset
 from aggregator.adapters.own_prices import OwnPricer
 from aggregator.adapters.prices import GenaiPricer
-from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.connections import connect_as_set
 from aggregator.adapters.redis.corrupt import CorruptKeys
 from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
@@ -36,7 +37,7 @@ from aggregator.adapters.redis.time import RedisTime
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.adapters.self_tracing import OtlpSelfTracing
 from aggregator.agreed_clock import AgreedClock
-from aggregator.check import kafka_arguments, output_topics, own_prices, redis_problems
+from aggregator.check import named_topics, output_topics, own_prices, redis_problems
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
 from aggregator.core.errors import AggregatorError, ConfigurationError, FatalError
@@ -143,15 +144,11 @@ class _Worker:
             liveness=self._liveness,
             readiness=self._readiness,
         )
-        self._redis = connect(
-            settings.redis.url.get_secret_value(),
-            cluster=settings.redis.cluster,
-            socket_timeout_s=settings.redis.timeout_s,
-        )
+        self._redis = connect_as_set(settings.redis)
         keys = Keys(settings.redis.key_prefix, closing_shards=session.closing_shards)
         self._clock = clock = AgreedClock(own_clock, RedisTime(self._redis, keys), metrics)
         self._brokers = ",".join(kafka.bootstrap_servers)
-        self._security = kafka_arguments(kafka)
+        self._security = Security.of(kafka)
         self._producer = Producer(
             self._brokers,
             client_id=kafka.client_id,
@@ -361,7 +358,7 @@ class _Worker:
         outputs = output_topics(kafka)
         if kafka.create_topics:
             await admin.create_topics(list(outputs.values()), like=kafka.topics[0])
-        elif problems := output_problems(outputs, (await admin.cluster()).topics):
+        elif problems := output_problems(outputs, (await admin.cluster(topics=named_topics(kafka))).topics):
             raise ConfigurationError("\n".join(problems))
 
     # --- health ----------------------------------------------------------------------------------------------------

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from aggregator.adapters.kafka.admin import Cluster, KafkaAdmin, input_problems, output_problems
 from aggregator.adapters.kafka.security import Security
 from aggregator.adapters.own_prices import OwnPrices, read_own_prices
-from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.connections import connect_as_set
 from aggregator.adapters.redis.servers import Eviction, Server, servers
-from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.core.errors import AccessRefused, AggregatorError, ConfigurationError
 from aggregator.settings import KafkaSettings, PricingSettings, RedisSettings, Settings
 
 _OLDEST_REDIS: Final = (7, 0)
@@ -80,27 +80,18 @@ def _prices(pricing: PricingSettings, report: _Report) -> None:
     report.say("prices", f"{pricing.file}: {len(own)} of your own, before the list")
 
 
-def kafka_arguments(kafka: KafkaSettings) -> Mapping[str, Any]:
-    """TLS and log-in as aiokafka's clients take them; raises `ConfigurationError` for unusable files."""
-    return Security(
-        protocol=kafka.security_protocol,
-        sasl_mechanism=kafka.sasl_mechanism,
-        sasl_username=kafka.sasl_username,
-        sasl_password=kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
-        ca_file=kafka.ssl_ca_file,
-        cert_file=kafka.ssl_cert_file,
-        key_file=kafka.ssl_key_file,
-        key_password=kafka.ssl_key_password.get_secret_value() if kafka.ssl_key_password else None,
-        check_hostname=kafka.ssl_check_hostname,
-    ).client_arguments()
-
-
 def output_topics(kafka: KafkaSettings) -> dict[str, str]:
     """The topics that are written, by the variable that names each."""
     return {
         "AGGREGATOR_KAFKA__SUMMARY_TOPIC": kafka.summary_topic,
         "AGGREGATOR_KAFKA__DEAD_LETTER_TOPIC": kafka.dead_letter_topic,
     }
+
+
+def named_topics(kafka: KafkaSettings) -> list[str]:
+    """The topics that must be there before a worker starts, and be allowed to it."""
+    read = () if kafka.topic_pattern else kafka.topics
+    return [*read, *(() if kafka.create_topics else output_topics(kafka).values())]
 
 
 def redis_problems(redis: RedisSettings, server: Server) -> list[str]:
@@ -124,9 +115,9 @@ def redis_problems(redis: RedisSettings, server: Server) -> list[str]:
 async def _kafka(kafka: KafkaSettings, report: _Report) -> None:
     addresses = ",".join(kafka.bootstrap_servers)
     try:
-        admin = KafkaAdmin(addresses, security=kafka_arguments(kafka), timeout_s=_PATIENCE_S)
-        cluster = await admin.cluster()
-    except ConfigurationError as error:
+        admin = KafkaAdmin(addresses, security=Security.of(kafka), timeout_s=_PATIENCE_S)
+        cluster = await admin.cluster(topics=named_topics(kafka), group_id=kafka.group_id)
+    except (ConfigurationError, AccessRefused) as error:
         report.say("kafka", addresses)
         report.problem(str(error))
         return
@@ -171,12 +162,12 @@ def _partitions(count: int) -> str:
 
 async def _redis(redis: RedisSettings, report: _Report) -> None:
     try:
-        connections = connect(redis.url.get_secret_value(), cluster=redis.cluster, socket_timeout_s=redis.timeout_s)
+        connections = connect_as_set(redis)
         try:
             found = await servers(connections)
         finally:
             await connections.close()
-    except ConfigurationError as error:
+    except (ConfigurationError, AccessRefused) as error:
         report.say("redis", str(redis.url))
         report.problem(str(error))
         return

@@ -14,7 +14,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.core.errors import AccessRefused, AggregatorError, ConfigurationError
 from aggregator.sessions.commands import sessions_app
 from aggregator.settings import Settings, load_settings, variable
 from aggregator.telemetry import configure_logging, core_flavour, package_version
@@ -151,6 +151,9 @@ def _end(work: Coroutine[object, object, int]) -> NoReturn:
             code = runner.run(work)
     except ConfigurationError as error:
         _refuse("The settings are wrong", error)
+    except AccessRefused as error:
+        typer.echo(f"Refused: {error}", err=True)
+        raise typer.Exit(MISCONFIGURED) from error
     except AggregatorError as error:
         typer.echo(f"Stopped: {error}", err=True)
         raise typer.Exit(FAILED) from error

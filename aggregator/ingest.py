@@ -204,9 +204,14 @@ class Ingest:
         self._stopping = True
 
     async def _fetch(self) -> Fetched:
-        return await self._retrying(
+        fetched = await self._retrying(
             "fetch", lambda: self._source.fetch(max_records=self._limits.max_batch_records, timeout_s=_TICK_S)
         )
+        if (trouble := self._source.trouble()) is not None:
+            self._retrying.failed("connect", trouble)
+        else:
+            self._retrying.succeeded("connect")
+        return fetched
 
     async def _start_partitions(self) -> None:
         """Decide where new partitions start; until that is known all stay paused, and polling goes on.

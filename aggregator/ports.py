@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from aggregator.core.errors import TransientError
 from aggregator.core.model import Partition, SessionRef, SessionRollup, TracePut
 
 
@@ -86,6 +87,9 @@ class Source(Protocol):
 
     async def fetch(self, *, max_records: int, timeout_s: float) -> Fetched:
         """Wait until there are records (or `timeout_s` is over) and hand out at most `max_records` of them."""
+
+    def trouble(self) -> TransientError | None:
+        """What keeps records from coming, as of the last `fetch`; None while all is well."""
 
     def heads(self) -> Mapping[Partition, PartitionHead]:
         """For each assigned partition that has been answered for: its end as of the newest fetch answer."""

@@ -40,11 +40,12 @@ class SecurityProtocol(_Word):
 
 
 class SaslMechanism(_Word):
-    """The log-in mechanisms that need a user name and a password and nothing else."""
+    """The log-in mechanisms: with a user name and a password, or with a token."""
 
     PLAIN = "PLAIN"
     SCRAM_SHA_256 = "SCRAM-SHA-256"
     SCRAM_SHA_512 = "SCRAM-SHA-512"
+    OAUTHBEARER = "OAUTHBEARER"
 
 
 class OnStateLoss(_Word):

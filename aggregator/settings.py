@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -59,14 +59,14 @@ class KafkaSettings(_Group):
     """Brokers to begin with, `host:port`; the others are learnt from them."""
     topics: Annotated[tuple[Topic, ...], CommaSeparated, Field(min_length=1)] = ("otlp_spans",)
     """Input topics."""
-    topic_pattern: RegularExpression | None = Field(None, examples=["otlp_spans_.*"])
+    topic_pattern: RegularExpression | None = Field(default=None, examples=["otlp_spans_.*"])
     """A regular expression for input topics, instead of the list."""
     encoding: Encoding = Encoding.AUTO
     """How records are encoded; `auto` tells them apart by content."""
     group_id: Annotated[str, Field(min_length=1)] = "session-aggregator"
     """The consumer group that all workers of one deployment share."""
     group_instance_id: Annotated[str, Field(min_length=1, max_length=249)] | None = Field(
-        None, examples=["session-aggregator-0"]
+        default=None, examples=["session-aggregator-0"]
     )
     """Static membership: a name that a worker keeps over restarts and shares with no other, such as the pod's in a
     StatefulSet; see [guarantees](guarantees.md#rolling-restarts)."""
@@ -89,15 +89,19 @@ class KafkaSettings(_Group):
     """Whether brokers are spoken to by TLS, and ask for a log-in."""
     sasl_mechanism: SaslMechanism = SaslMechanism.PLAIN
     """How to log in, with a protocol that begins with `SASL`."""
-    sasl_username: Annotated[str, Field(min_length=1)] | None = Field(None, examples=["sessions"])
+    sasl_username: Annotated[str, Field(min_length=1)] | None = Field(default=None, examples=["sessions"])
     """The user to log in as."""
     sasl_password: SecretStr | None = None
     """The user's password."""
-    ssl_ca_file: FilePath | None = Field(None, examples=["/tls/kafka/ca.crt"])
+    sasl_password_file: FilePath | None = Field(default=None, examples=["/secrets/kafka-password"])
+    """A file whose first line is the password; read again for each new connection."""
+    sasl_token_file: FilePath | None = Field(default=None, examples=["/secrets/kafka-token"])
+    """For `OAUTHBEARER`: a file whose first line is the token; read again for each new connection."""
+    ssl_ca_file: FilePath | None = Field(default=None, examples=["/tls/kafka/ca.crt"])
     """PEM file of the authorities that sign the brokers' certificates; without it the system's."""
-    ssl_cert_file: FilePath | None = Field(None, examples=["/tls/kafka/tls.crt"])
+    ssl_cert_file: FilePath | None = Field(default=None, examples=["/tls/kafka/tls.crt"])
     """PEM file of the client certificate, with what leads to its authority."""
-    ssl_key_file: FilePath | None = Field(None, examples=["/tls/kafka/tls.key"])
+    ssl_key_file: FilePath | None = Field(default=None, examples=["/tls/kafka/tls.key"])
     """PEM file of the client certificate's key, where it is not in the same file."""
     ssl_key_password: SecretStr | None = None
     """The key's password."""
@@ -106,8 +110,18 @@ class KafkaSettings(_Group):
 
     @property
     def uses_sasl(self) -> bool:
-        """Whether brokers ask for a user name and a password."""
+        """Whether brokers ask for a log-in."""
         return self.security_protocol in (SecurityProtocol.SASL_PLAINTEXT, SecurityProtocol.SASL_SSL)
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether brokers are spoken to over TLS."""
+        return self.security_protocol in (SecurityProtocol.SSL, SecurityProtocol.SASL_SSL)
+
+    @property
+    def uses_token(self) -> bool:
+        """Whether the log-in takes a token in place of user name and password."""
+        return self.uses_sasl and self.sasl_mechanism == SaslMechanism.OAUTHBEARER
 
 
 class RedisSettings(_Group):
@@ -117,6 +131,23 @@ class RedisSettings(_Group):
     """`redis://`, `rediss://` (TLS), `unix://`, or for Sentinels
     `redis+sentinel://user:password@host:26379,host2:26379/mymaster/0` (`rediss+sentinel://`), where
     `?sentinel_username=…&sentinel_password=…` log in to the Sentinels; its passwords are never shown."""
+    username: Annotated[str, Field(min_length=1)] | None = Field(default=None, examples=["aggregator"])
+    """The user to log in as, instead of the URL's."""
+    password: SecretStr | None = None
+    """The user's password, instead of the URL's."""
+    password_file: FilePath | None = Field(default=None, examples=["/secrets/redis-password"])
+    """A file whose first line is the password; read again for each new connection."""
+    ssl_ca_file: FilePath | None = Field(default=None, examples=["/tls/redis/ca.crt"])
+    """PEM file of the authorities that sign the servers' certificates, for `rediss://` and `rediss+sentinel://`;
+    without it the system's.  It and the next two are read again when they change."""
+    ssl_cert_file: FilePath | None = Field(default=None, examples=["/tls/redis/tls.crt"])
+    """PEM file of the client certificate, with what leads to its authority."""
+    ssl_key_file: FilePath | None = Field(default=None, examples=["/tls/redis/tls.key"])
+    """PEM file of the client certificate's key, where it is not in the same file."""
+    ssl_key_password: SecretStr | None = None
+    """The key's password."""
+    ssl_check_hostname: bool = True
+    """Whether a server's certificate must name its host."""
     key_prefix: KeyPrefix = "agg"
     """What all keys begin with."""
     cluster: bool = False
@@ -127,6 +158,11 @@ class RedisSettings(_Group):
     """Start although Redis may evict open sessions."""
     on_state_loss: OnStateLoss = OnStateLoss.REWIND
     """When Redis has lost its state: `rewind` to the earliest retained offset, or `continue`."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a password is given outside of the URL."""
+        return self.password is not None or self.password_file is not None
 
 
 class SessionSettings(_Group):
@@ -152,11 +188,11 @@ class SessionSettings(_Group):
     """Spans tracked in one trace."""
     max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Traces tracked in one session."""
-    id_attributes: Annotated[Names, Field(max_length=32)] = Field((), examples=["acme.chat.id"])
+    id_attributes: Annotated[Names, Field(max_length=32)] = Field(default=(), examples=["acme.chat.id"])
     """Own span attributes that name the session, before all that are known."""
-    user_attributes: Names = Field((), examples=["acme.account"])
+    user_attributes: Names = Field(default=(), examples=["acme.account"])
     """Own span attributes that name the user, before all that are known."""
-    ignored_attributes: IgnoredNames = Field((), examples=["session.id"])
+    ignored_attributes: IgnoredNames = Field(default=(), examples=["session.id"])
     """Known attributes that name neither session nor user here, on spans and resources alike, say `session.id` where
     it is a browser's; one of the own attributes above is read all the same."""
     project_attributes: Names = ("openinference.project.name", "arize.project.name", "model_id")
@@ -168,7 +204,7 @@ class PricingSettings(_Group):
 
     enabled: bool = True
     """Price calls that report no cost."""
-    file: FilePath | None = Field(None, examples=["/etc/prices.toml"])
+    file: FilePath | None = Field(default=None, examples=["/etc/prices.toml"])
     """Own prices before the list: a TOML or JSON file, see [own prices](../README.md#own-prices); read at the start."""
 
 
@@ -221,11 +257,11 @@ class WebSettings(_Group):
     tokens: SecretStr | None = None
     """Bearer tokens, comma-separated; `token=project|project` sees only these projects."""
     user_header: Annotated[str, Field(pattern=r"[A-Za-z0-9-]{1,64}")] | None = Field(
-        None, examples=["X-Forwarded-User"]
+        default=None, examples=["X-Forwarded-User"]
     )
     """The header in which a proxy that has logged the user in names them."""
     trace_url: Annotated[str, Field(max_length=2000)] | None = Field(
-        None, examples=["https://jaeger.example/trace/{trace_id}"]
+        default=None, examples=["https://jaeger.example/trace/{trace_id}"]
     )
     """Where a trace is looked at in detail; also `{session_id}`, `{project}`, `{user_id}`, `{started_ms}` and
     `{ended_ms}`."""
@@ -245,7 +281,7 @@ class LogSettings(_Group):
 class TracingSettings(_Group):
     """Traces of the worker's own batches, for whoever runs it; off without an endpoint."""
 
-    endpoint: HttpUrl | None = Field(None, examples=["http://collector:4318/v1/traces"])
+    endpoint: HttpUrl | None = Field(default=None, examples=["http://collector:4318/v1/traces"])
     """Where to send them by OTLP over HTTP; takes `pip install 'session-aggregator[tracing]'`.
     All else is up to OpenTelemetry's own variables, as `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_TRACES_SAMPLER`."""
 
@@ -375,12 +411,78 @@ def _database(url: RedisUrl) -> str:
     return urlsplit(url.get_secret_value()).path.strip("/")
 
 
+def _in_url(url: RedisUrl, *names: str) -> bool:
+    """Whether a URL gives one of these, before its host or behind its question mark."""
+    parts = urlsplit(url.get_secret_value())
+    before = {"username": parts.username, "password": parts.password}
+    return any(before.get(name) or name in parse_qs(parts.query) for name in names)
+
+
+def _speaks_tls(url: RedisUrl) -> bool:
+    return urlsplit(url.get_secret_value()).scheme.startswith("rediss")
+
+
+_TLS_FIELDS: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_check_hostname")
+_TLS_IN_URL: Final = (
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_password",
+    "ssl_check_hostname",
+)
+
+
+def _given_tls(group: KafkaSettings | RedisSettings) -> bool:
+    return group.ssl_ca_file is not None or group.ssl_cert_file is not None or not group.ssl_check_hostname
+
+
 _TOPICS: Final = ("kafka", "topics"), ("kafka", "topic_pattern")
 _WRITTEN: Final = ("kafka", "summary_topic"), ("kafka", "dead_letter_topic")
 
 
 def _rule(fields: tuple[tuple[str, str], ...], fails: Callable[[Settings], bool], remedy: str) -> _Check:
     return _Check(tuple(variable(*field) for field in fields), fails, remedy)
+
+
+_KAFKA_LOGIN: Final = (
+    ("kafka", "security_protocol"),
+    ("kafka", "sasl_mechanism"),
+    ("kafka", "sasl_password"),
+    ("kafka", "sasl_password_file"),
+)
+
+
+def _has_password(settings: Settings) -> bool:
+    return settings.kafka.sasl_password is not None or settings.kafka.sasl_password_file is not None
+
+
+def _secret_rules(
+    group: str, password: str, get: Callable[[Settings], KafkaSettings | RedisSettings]
+) -> tuple[_Check, ...]:
+    """What both servers' settings have in common."""
+
+    def has(settings: Settings, field: str) -> bool:
+        return getattr(get(settings), field) is not None
+
+    file, cert = f"{password}_file", variable(group, "ssl_cert_file")
+    return (
+        _rule(
+            ((group, file), (group, password)),
+            lambda s: has(s, file) and has(s, password),
+            f"give either this or {variable(group, password)}; unset one of them",
+        ),
+        _rule(
+            ((group, "ssl_key_file"), (group, "ssl_cert_file")),
+            lambda s: has(s, "ssl_key_file") and not has(s, "ssl_cert_file"),
+            f"belongs to {cert}; set that as well",
+        ),
+        _rule(
+            ((group, "ssl_key_password"), (group, "ssl_cert_file")),
+            lambda s: has(s, "ssl_key_password") and not has(s, "ssl_cert_file"),
+            f"belongs to the key of {cert}; set that as well",
+        ),
+    )
 
 
 _CHECKS: Final = (
@@ -406,19 +508,69 @@ _CHECKS: Final = (
         "give either this or AGGREGATOR_KAFKA__TOPICS; unset one of them",
     ),
     _rule(
-        (("kafka", "sasl_username"), ("kafka", "sasl_password"), ("kafka", "security_protocol")),
-        lambda s: s.kafka.uses_sasl and (s.kafka.sasl_username is None or s.kafka.sasl_password is None),
-        "AGGREGATOR_KAFKA__SECURITY_PROTOCOL asks for it and for AGGREGATOR_KAFKA__SASL_PASSWORD; set both",
+        (("kafka", "sasl_username"), *_KAFKA_LOGIN),
+        lambda s: s.kafka.uses_sasl and not s.kafka.uses_token and (not s.kafka.sasl_username or not _has_password(s)),
+        "AGGREGATOR_KAFKA__SECURITY_PROTOCOL asks for it and for AGGREGATOR_KAFKA__SASL_PASSWORD or "
+        "AGGREGATOR_KAFKA__SASL_PASSWORD_FILE; set both",
     ),
     _rule(
-        (("kafka", "security_protocol"), ("kafka", "sasl_password")),
-        lambda s: not s.kafka.uses_sasl and s.kafka.sasl_password is not None,
-        "there is an AGGREGATOR_KAFKA__SASL_PASSWORD that it makes no use of; set it to SASL_SSL or SASL_PLAINTEXT",
+        (("kafka", "sasl_token_file"), *_KAFKA_LOGIN),
+        lambda s: s.kafka.uses_token and s.kafka.sasl_token_file is None,
+        "AGGREGATOR_KAFKA__SASL_MECHANISM=OAUTHBEARER asks for it; name the file that holds the token",
     ),
     _rule(
-        (("kafka", "ssl_key_file"), ("kafka", "ssl_cert_file")),
-        lambda s: (s.kafka.ssl_key_file is not None) and s.kafka.ssl_cert_file is None,
-        "belongs to AGGREGATOR_KAFKA__SSL_CERT_FILE; set that as well",
+        (("kafka", "sasl_mechanism"), *_KAFKA_LOGIN),
+        lambda s: s.kafka.uses_token and _has_password(s),
+        "OAUTHBEARER takes a token and no password; unset AGGREGATOR_KAFKA__SASL_PASSWORD and "
+        "AGGREGATOR_KAFKA__SASL_PASSWORD_FILE, or name another mechanism",
+    ),
+    _rule(
+        (("kafka", "sasl_token_file"), *_KAFKA_LOGIN),
+        lambda s: s.kafka.uses_sasl and not s.kafka.uses_token and s.kafka.sasl_token_file is not None,
+        "is made no use of; set AGGREGATOR_KAFKA__SASL_MECHANISM to OAUTHBEARER, or unset it",
+    ),
+    _rule(
+        _KAFKA_LOGIN,
+        lambda s: not s.kafka.uses_sasl and (_has_password(s) or s.kafka.sasl_token_file is not None),
+        "there is an AGGREGATOR_KAFKA__SASL_PASSWORD, __SASL_PASSWORD_FILE or __SASL_TOKEN_FILE that it makes no use "
+        "of; set it to SASL_SSL or SASL_PLAINTEXT",
+    ),
+    _rule(
+        (("kafka", "security_protocol"), *(("kafka", name) for name in _TLS_FIELDS)),
+        lambda s: not s.kafka.uses_tls and _given_tls(s.kafka),
+        "there are AGGREGATOR_KAFKA__SSL_* settings that it makes no use of; set it to SSL or SASL_SSL, or unset them",
+    ),
+    *(
+        rule
+        for group, password, get in (
+            ("kafka", "sasl_password", lambda s: s.kafka),
+            ("redis", "password", lambda s: s.redis),
+        )
+        for rule in _secret_rules(group, password, get)
+    ),
+    _rule(
+        (("redis", "url"), ("redis", "username"), ("redis", "password"), ("redis", "password_file")),
+        lambda s: (
+            (s.redis.username is not None and _in_url(s.redis.url, "username"))
+            or (s.redis.has_password and _in_url(s.redis.url, "password"))
+        ),
+        "holds what AGGREGATOR_REDIS__USERNAME, __PASSWORD or __PASSWORD_FILE give as well; take it out of the URL",
+    ),
+    _rule(
+        (("redis", "username"), ("redis", "url"), ("redis", "password"), ("redis", "password_file")),
+        lambda s: s.redis.username is not None and not s.redis.has_password and not _in_url(s.redis.url, "password"),
+        "belongs to a password; set AGGREGATOR_REDIS__PASSWORD or AGGREGATOR_REDIS__PASSWORD_FILE",
+    ),
+    _rule(
+        (("redis", "url"), *(("redis", name) for name in _TLS_FIELDS)),
+        lambda s: _given_tls(s.redis) and not _speaks_tls(s.redis.url),
+        "there are AGGREGATOR_REDIS__SSL_* settings that it makes no use of; begin it with rediss:// or "
+        "rediss+sentinel://, or unset them",
+    ),
+    _rule(
+        (("redis", "url"), *(("redis", name) for name in _TLS_FIELDS)),
+        lambda s: _given_tls(s.redis) and _in_url(s.redis.url, *_TLS_IN_URL),
+        "has ssl_ options beside the AGGREGATOR_REDIS__SSL_* settings; take them out of the URL",
     ),
     _rule(
         (("pricing", "file"), ("pricing", "enabled")),

@@ -247,7 +247,7 @@ async def close_round(stores: _Stores, server: Redis, brokers: str, topic: str, 
     await stores.progress.write({partition: Applied(None, 1, _START_MS + 2 * 86_400_000)})
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), monotonic_s=clock.monotonic_s)
-    producer = Producer(brokers, client_id="bench", security={})
+    producer = Producer(brokers, client_id="bench", security=None)
     await producer.start()
     try:
         close = Close(

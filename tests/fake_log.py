@@ -120,6 +120,9 @@ class FakeSource:
                     self._positions[partition] = position + len(part)
         return Fetched(records)
 
+    def trouble(self) -> None:
+        return None
+
     def _online(self) -> list[Partition]:
         return [partition for partition in self._assigned if partition not in self.without_leader]
 

@@ -42,6 +42,7 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listeners=CONTROLLER://{host}:{controller_port},{listening}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+{more}
 log.dirs={directory}/logs
 auto.create.topics.enable=false
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -177,11 +178,15 @@ class KafkaProcess:
         node_id: int = 1,
         controllers: Sequence[int],
         timeout_s: float,
+        protocols: Mapping[str, str] = MappingProxyType({}),
+        more: str = "",
+        scram: Sequence[str] = (),
     ) -> None:
         """Write its settings and format its storage.
 
-        `ports` are those of its listeners by name, one of them `PLAINTEXT`.  `controllers` are the controller ports of
-        all nodes, which are numbered from 1.
+        `ports` are those of its listeners by name, one of them `PLAINTEXT`.  `controllers` are the controller ports of all nodes, which are numbered from 1.  `protocols` are the
+        security protocols of listeners that are not plain, `more` further settings, and `scram` users to begin with,
+        as the storage tool takes them.
         """
         self._settings.write_text(
             _SETTINGS.format(
@@ -190,7 +195,8 @@ class KafkaProcess:
                 voters=",".join(f"{number}@{LOCALHOST}:{port}" for number, port in enumerate(controllers, 1)),
                 controller_port=controllers[node_id - 1],
                 listening=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in ports.items()),
-                protocols=",".join(f"{name}:PLAINTEXT" for name in ports),
+                protocols=",".join(f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in ports),
+                more=more,
                 directory=self._directory / str(ports["PLAINTEXT"]),
                 copies=len(controllers),
                 in_sync=len(controllers) // 2 + 1,
@@ -198,6 +204,8 @@ class KafkaProcess:
         )
         # With "=": one id in 64 begins with a dash, and would be taken for an option.
         arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self._settings)]
+        for user in scram:
+            arguments += ["--add-scram", user]
         command = [*self._java, "kafka.tools.StorageTool", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         if done.returncode:
@@ -298,7 +306,7 @@ def _server() -> tuple[EmbeddedServer, str]:
     return ApacheKafka(jars), f"Apache Kafka {version}"
 
 
-def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:
+def in_own_loop(work: Coroutine[Any, Any, object]) -> None:
     """Run it to its end beside whatever loop pytest keeps in this thread."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pool.submit(asyncio.run, work).result()
@@ -307,11 +315,11 @@ def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:
 @pytest.fixture(scope="session")
 def _broker() -> Iterator[Broker]:
     server, name = _server()
-    _in_own_loop(server.__aenter__())
+    in_own_loop(server.__aenter__())
     try:
         yield Broker(server.address, name, pid=server.pid, is_apache=isinstance(server, ApacheKafka))
     finally:
-        _in_own_loop(server.stop())
+        in_own_loop(server.stop())
 
 
 @pytest.fixture

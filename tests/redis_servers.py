@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -215,14 +215,22 @@ def _usable(replica: dict[str, Any]) -> bool:
 class Cluster:
     """A Cluster of primaries that hold all slots, each with a replica if wanted."""
 
-    def __init__(self, program: str, *, replicas: bool = False, node_timeout_ms: int = 3000) -> None:
+    def __init__(
+        self,
+        program: str,
+        *,
+        replicas: bool = False,
+        node_timeout_ms: int = 3000,
+        extra: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`extra` gives further options, anew for each node."""
         self.nodes: list[RedisServer] = []
         self.replicas: list[RedisServer] = []  # of the primaries in their order, as the Cluster is made
         try:
             for number in range(CLUSTER_NODES * (1 + replicas)):
                 options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
                 more = ("--cluster-node-timeout", str(node_timeout_ms), "--repl-diskless-sync-delay", "0")
-                node = RedisServer(program, *options, *more)
+                node = RedisServer(program, *options, *more, *extra())
                 (self.nodes if number < CLUSTER_NODES else self.replicas).append(node)
             self._join()
             self._replicate()

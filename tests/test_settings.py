@@ -92,6 +92,12 @@ def test_every_problem_is_listed_by_its_variable() -> None:
     assert "9464" in found[7]
 
 
+SASL = {"AGGREGATOR_KAFKA__SECURITY_PROTOCOL": "sasl_ssl"}
+LOGIN = {**SASL, "AGGREGATOR_KAFKA__SASL_USERNAME": "u", "AGGREGATOR_KAFKA__SASL_PASSWORD": "p"}
+TOKEN = {"AGGREGATOR_KAFKA__SASL_MECHANISM": "OAUTHBEARER", "AGGREGATOR_KAFKA__SASL_TOKEN_FILE": __file__}
+PASSWORDS = {"AGGREGATOR_REDIS__PASSWORD": "x", "AGGREGATOR_REDIS__PASSWORD_FILE": __file__}
+
+
 @pytest.mark.parametrize(
     ("environ", "name"),
     [
@@ -108,6 +114,28 @@ def test_every_problem_is_listed_by_its_variable() -> None:
         ({"AGGREGATOR_KAFKA__SECURITY_PROTOCOL": "sasl_ssl"}, "AGGREGATOR_KAFKA__SASL_USERNAME"),
         ({"AGGREGATOR_KAFKA__SASL_PASSWORD": "x"}, "AGGREGATOR_KAFKA__SECURITY_PROTOCOL"),
         ({"AGGREGATOR_KAFKA__SSL_KEY_FILE": __file__}, "AGGREGATOR_KAFKA__SSL_KEY_FILE"),
+        ({"AGGREGATOR_KAFKA__SSL_KEY_PASSWORD": "x"}, "AGGREGATOR_KAFKA__SSL_KEY_PASSWORD"),
+        ({"AGGREGATOR_KAFKA__SSL_CHECK_HOSTNAME": "false"}, "AGGREGATOR_KAFKA__SECURITY_PROTOCOL"),
+        ({**SASL, "AGGREGATOR_KAFKA__SASL_MECHANISM": "oauthbearer"}, "AGGREGATOR_KAFKA__SASL_TOKEN_FILE"),
+        ({**SASL, "AGGREGATOR_KAFKA__SASL_USERNAME": "u"}, "AGGREGATOR_KAFKA__SASL_USERNAME"),
+        ({**LOGIN, "AGGREGATOR_KAFKA__SASL_PASSWORD_FILE": __file__}, "AGGREGATOR_KAFKA__SASL_PASSWORD_FILE"),
+        ({**LOGIN, "AGGREGATOR_KAFKA__SASL_TOKEN_FILE": __file__}, "AGGREGATOR_KAFKA__SASL_TOKEN_FILE"),
+        ({**LOGIN, **TOKEN}, "AGGREGATOR_KAFKA__SASL_MECHANISM"),
+        ({"AGGREGATOR_KAFKA__SASL_TOKEN_FILE": __file__}, "AGGREGATOR_KAFKA__SECURITY_PROTOCOL"),
+        ({"AGGREGATOR_REDIS__USERNAME": "u"}, "AGGREGATOR_REDIS__USERNAME"),
+        ({**PASSWORDS, "AGGREGATOR_REDIS__URL": "redis://h"}, "AGGREGATOR_REDIS__PASSWORD_FILE"),
+        ({"AGGREGATOR_REDIS__PASSWORD": "x", "AGGREGATOR_REDIS__URL": "redis://:y@h"}, "AGGREGATOR_REDIS__URL"),
+        (
+            {"AGGREGATOR_REDIS__PASSWORD": "x", "AGGREGATOR_REDIS__URL": "redis+sentinel://:y@h/m"},
+            "AGGREGATOR_REDIS__URL",
+        ),
+        ({"AGGREGATOR_REDIS__USERNAME": "x", "AGGREGATOR_REDIS__URL": "redis://y:z@h"}, "AGGREGATOR_REDIS__URL"),
+        ({"AGGREGATOR_REDIS__SSL_CA_FILE": __file__}, "AGGREGATOR_REDIS__URL"),
+        (
+            {"AGGREGATOR_REDIS__SSL_CA_FILE": __file__, "AGGREGATOR_REDIS__URL": "rediss://h?ssl_ca_certs=x"},
+            "AGGREGATOR_REDIS__URL",
+        ),
+        ({"AGGREGATOR_REDIS__SSL_KEY_FILE": __file__}, "AGGREGATOR_REDIS__SSL_KEY_FILE"),
         ({"AGGREGATOR_KAFKA__SSL_CA_FILE": "/nonexistent"}, "AGGREGATOR_KAFKA__SSL_CA_FILE"),
         ({"AGGREGATOR_REDIS__CLUSTER": "true", "AGGREGATOR_REDIS__URL": "redis://h/3"}, "AGGREGATOR_REDIS__URL"),
         ({"AGGREGATOR_REDIS__KEY_PREFIX": "{x}"}, "AGGREGATOR_REDIS__KEY_PREFIX"),
@@ -178,9 +206,30 @@ def test_settings_are_frozen() -> None:
 def test_a_readable_certificate_is_taken(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.write_text("-")
-    assert load_settings({"AGGREGATOR_KAFKA__SSL_CA_FILE": str(authority)}).kafka.ssl_ca_file == authority
+    environ = {"AGGREGATOR_KAFKA__SECURITY_PROTOCOL": "ssl", "AGGREGATOR_KAFKA__SSL_CA_FILE": str(authority)}
+    assert load_settings(environ).kafka.ssl_ca_file == authority
 
 
 def test_variables_are_named_by_group_and_field() -> None:
     assert variable("http", "port") == "AGGREGATOR_HTTP__PORT"
     assert variables()["AGGREGATOR_SESSION__LATE_TTL_S"] == ("session", "late_ttl_s")
+
+
+def test_what_belongs_together_is_taken() -> None:
+    for environ in (
+        {**SASL, **TOKEN},
+        {**LOGIN, "AGGREGATOR_KAFKA__SSL_CA_FILE": __file__},
+        {
+            "AGGREGATOR_REDIS__URL": "rediss+sentinel://u@h/m/0?sentinel_password=s",
+            "AGGREGATOR_REDIS__PASSWORD_FILE": __file__,
+            "AGGREGATOR_REDIS__SSL_CA_FILE": __file__,
+            "AGGREGATOR_REDIS__SSL_CERT_FILE": __file__,
+        },
+        {
+            "AGGREGATOR_REDIS__USERNAME": "u",
+            "AGGREGATOR_REDIS__PASSWORD": "p",
+            "AGGREGATOR_REDIS__CLUSTER": "true",
+            "AGGREGATOR_KAFKA__SSL_CHECK_HOSTNAME": "true",
+        },
+    ):
+        load_settings(environ)

@@ -28,7 +28,7 @@ from aggregator.client.models import (
     Trace,
 )
 from aggregator.client.query import BadCursor, Query, Sort, StatusFilter
-from aggregator.core.errors import AggregatorError, ConfigurationError, StoreUnavailable
+from aggregator.core.errors import AggregatorError, ConfigurationError, StoreRefused, StoreUnavailable
 
 __all__ = [
     "AggregatorError",
@@ -45,6 +45,7 @@ __all__ = [
     "SessionDetail",
     "Sort",
     "StatusFilter",
+    "StoreRefused",
     "StoreUnavailable",
     "TimeBucket",
     "Tokens",

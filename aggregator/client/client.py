@@ -8,6 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from aggregator.adapters.redis.access import Access
 from aggregator.adapters.redis.connections import SOCKET_TIMEOUT_S, connect
 from aggregator.adapters.redis.keys import DEFAULT_PREFIX, Keys
 from aggregator.adapters.redis.listing import Between, RedisListing
@@ -31,8 +32,8 @@ _T = TypeVar("_T")
 class Client:
     """Reads sessions; safe to use from many tasks of one event loop at once.
 
-    Raises `StoreUnavailable` while Redis is away, `ConfigurationError` where it refuses us, `BadCursor` for a cursor
-    of another query.
+    Raises `StoreUnavailable` while Redis is away (`StoreRefused` where it refuses us), `BadCursor` for a cursor of
+    another query.
     """
 
     def __init__(
@@ -43,10 +44,15 @@ class Client:
         key_prefix: str = DEFAULT_PREFIX,
         closing_shards: int = 64,
         timeout_s: float = SOCKET_TIMEOUT_S,
+        access: Access | None = None,
     ) -> None:
-        """Nothing is connected yet; `key_prefix` and `closing_shards` are those of the workers."""
+        """Nothing is connected yet; `key_prefix` and `closing_shards` are those of the workers.
+
+        `access` is a log-in and TLS beside those of the URL.
+        """
         self._listing = RedisListing(
-            connect(url, cluster=cluster, socket_timeout_s=timeout_s), Keys(key_prefix, closing_shards=closing_shards)
+            connect(url, cluster=cluster, socket_timeout_s=timeout_s, access=access),
+            Keys(key_prefix, closing_shards=closing_shards),
         )
         self._pages = Pages(self._listing, Walks())
         self._totals = ProjectTotals(self._listing)
@@ -60,6 +66,7 @@ class Client:
             key_prefix=settings.redis.key_prefix,
             closing_shards=settings.session.closing_shards,
             timeout_s=settings.redis.timeout_s,
+            access=Access.of(settings.redis),
         )
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,9 @@
     |-- SummaryTooLarge      publish the session's summary without the detail of its traces
     |-- TransientError       retry with back-off: the outside system will come back
     |   |-- StoreUnavailable     Redis
+    |   |   `-- StoreRefused         it does not let us in, or not do this; somebody mends that while we wait
     |   `-- BrokerUnavailable    Kafka
+    |       `-- BrokerRefused        likewise
     `-- FatalError           stop the process with one clear message
         |-- ConfigurationError   a setting is wrong (exit code 2)
         |-- TooManyDeadLetters   a topic that holds something else than spans
@@ -18,7 +20,7 @@ Adapters translate foreign exceptions into these once, at their edge, `from` the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class AggregatorError(Exception):
@@ -61,6 +63,21 @@ class BrokerUnavailable(TransientError):
     """Kafka is away or has no leader for what was asked."""
 
 
+class AccessRefused(TransientError):
+    """A server refuses a certificate, a log-in or an operation; the text says which server, whom, and what is missing.
+
+    It passes when somebody mends the server, the ACL or the file, which needs no restart: files are read again.
+    """
+
+
+class StoreRefused(AccessRefused, StoreUnavailable):
+    """Redis refuses us."""
+
+
+class BrokerRefused(AccessRefused, BrokerUnavailable):
+    """Kafka refuses us."""
+
+
 class FatalError(AggregatorError):
     """Going on would do harm; the process says why and ends."""
 
@@ -91,3 +108,11 @@ class CorruptState(FatalError):
 
     `adapters/redis` sets such values aside where it can, and only what it can't ends the process.
     """
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """A foreign error and what led to it; ends at one of ours, which is what was being dealt with when it came."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, AggregatorError):
+        yield found
+        found = found.__cause__ or found.__context__

@@ -44,9 +44,7 @@ Run = Callable[[Callable[[Settings], Awaitable[int]]], None]
 
 def sessions_app(run: Run) -> typer.Typer:
     """The group of commands; `run` reads the settings, runs the work and exits with its code."""
-    app = typer.Typer(
-        no_args_is_help=True, help="Look at sessions in Redis: find, show, follow, export; erase them."
-    )
+    app = typer.Typer(no_args_is_help=True, help="Look at sessions in Redis: find, show, follow, export; erase them.")
 
     @app.command("ls")
     def ls(
@@ -261,12 +259,12 @@ async def _top(settings: Settings, query: Query, every_s: float, count: int | No
 async def _tail(
     settings: Settings, project: str | None, user: str | None, count: int | None, *, from_beginning: bool, as_json: bool
 ) -> int:
-    from aggregator.check import kafka_arguments
+    from aggregator.adapters.kafka.security import Security
     from aggregator.sessions.tail import parsed, summaries, summary_line
 
     kafka, shown = settings.kafka, 0
     documents = summaries(
-        ",".join(kafka.bootstrap_servers), kafka.summary_topic, kafka_arguments(kafka), from_beginning=from_beginning
+        ",".join(kafka.bootstrap_servers), kafka.summary_topic, Security.of(kafka), from_beginning=from_beginning
     )
     async for value in documents:
         document = parsed(value)
@@ -306,13 +304,13 @@ async def _export(settings: Settings, query: Query, form: Format, output: Path |
 
 async def _reindex(settings: Settings, *, as_json: bool) -> int:
     from aggregator.adapters.clock import SystemClock
-    from aggregator.adapters.redis.connections import connect
+    from aggregator.adapters.redis.connections import connect_as_set
     from aggregator.adapters.redis.index import RedisSessionIndex
     from aggregator.adapters.redis.keys import Keys
     from aggregator.adapters.redis.reindex import reindex
 
     redis = settings.redis
-    connections = connect(redis.url.get_secret_value(), cluster=redis.cluster, socket_timeout_s=redis.timeout_s)
+    connections = connect_as_set(redis)
     keys = Keys(redis.key_prefix, closing_shards=settings.session.closing_shards)
     index = RedisSessionIndex(connections, keys, retention_ms=round(settings.session.retention_s * 1000))
     try:

@@ -17,12 +17,12 @@ import typer
 
 from aggregator.adapters.clock import SystemClock
 from aggregator.adapters.kafka.producer import Producer
+from aggregator.adapters.kafka.security import Security
 from aggregator.adapters.kafka.sink import KafkaSummarySink
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.erasing import Erased, RedisErasing
 from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
-from aggregator.check import kafka_arguments
 from aggregator.client import Client
 from aggregator.client.wording import counted, duration, harmless
 from aggregator.core.errors import AggregatorError
@@ -78,7 +78,7 @@ async def erase(settings: Settings, wanted: Wanted) -> int:
 async def _erase(settings: Settings, erasing: RedisErasing, refs: Sequence[SessionRef], wanted: Wanted) -> None:
     kafka = settings.kafka
     hold_s = longest_life_s(settings) if wanted.hold_s is None else wanted.hold_s
-    producer = Producer(",".join(kafka.bootstrap_servers), client_id=kafka.client_id, security=kafka_arguments(kafka))
+    producer = Producer(",".join(kafka.bootstrap_servers), client_id=kafka.client_id, security=Security.of(kafka))
     try:
         if wanted.tombstone:  # before anything is erased: whose it was can't be found out again
             await producer.start()

@@ -8,34 +8,32 @@ from decimal import Decimal
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 
+from aggregator.adapters.kafka.access import Access
+from aggregator.adapters.kafka.security import Security
 from aggregator.client.wording import counted, dollars, duration, harmless
-from aggregator.core.errors import BrokerUnavailable
 
 
 async def summaries(
-    bootstrap_servers: str, topic: str, security: Mapping[str, Any], *, from_beginning: bool
+    bootstrap_servers: str, topic: str, security: Security, *, from_beginning: bool
 ) -> AsyncIterator[bytes]:
     """The documents on the topic as they come, without an end."""
+    access = Access(bootstrap_servers, security)
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=bootstrap_servers,
         auto_offset_reset="earliest" if from_beginning else "latest",
-        **security,
+        **security.client_arguments(),
     )
     try:
-        try:
+        security.renew_password(consumer._client)  # noqa: SLF001
+        async with access.connecting(f"following {topic} at {bootstrap_servers}", "Read"):
             await consumer.start()
-            async for record in consumer:
-                if record.value is not None:
-                    yield record.value
-        finally:
-            await consumer.stop()
-    except KafkaError as error:
-        raise BrokerUnavailable(
-            f"Kafka at {bootstrap_servers}: {error}; check AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS"
-        ) from error
+        async for record in consumer:
+            if record.value is not None:
+                yield record.value
+    finally:
+        await consumer.stop()
 
 
 def summary_line(document: Mapping[str, Any]) -> str:

@@ -131,6 +131,13 @@ class Event(StrEnum):
         "Summaries were too large for their topic, and went out without the detail of their traces.",
         "sessions error",
     )
+    TLS_FILES_RENEWED = "tls_files_renewed", "info", "Certificates had changed, and were read again.", "server"
+    TLS_FILES_UNUSABLE = (
+        "tls_files_unusable",
+        "error",
+        "Certificates have changed and can't be used; those read before go on.",
+        "error",
+    )
 
 
 def configure_logging(level: str, style: str = "auto", stream: TextIO | None = None) -> None:

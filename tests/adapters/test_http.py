@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from aggregator.adapters.http import HttpServer
+from aggregator.adapters.http import HttpServer, Limits
 from aggregator.core.errors import ConfigurationError
 
 
@@ -94,6 +94,85 @@ async def test_a_request_that_is_too_large_is_refused(server: HttpServer) -> Non
     await writer.wait_closed()
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
     assert b"aiohttp" not in answer
+
+
+LIMITS = Limits(request_within_s=0.3, answer_within_s=0.3, connections=3)
+
+
+@pytest.fixture
+async def strict() -> AsyncIterator[HttpServer]:
+    registry = CollectorRegistry()
+    Counter("aggregator_seen", "x" * 30_000_000, registry=registry)  # more than the kernel's buffers take
+    http = HttpServer(host="127.0.0.1", port=0, registry=registry, liveness=tuple, readiness=tuple, limits=LIMITS)
+    await http.start()
+    yield http
+    await http.stop()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What is left to read until the server closes."""
+    async with asyncio.timeout(5):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["silent", "slow"])
+async def test_a_request_that_does_not_come_to_its_end_is_cut_off(strict: HttpServer, start: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*strict.address)
+    began = asyncio.get_running_loop().time()
+    writer.write(start)
+
+    async def drip() -> None:
+        while start:
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+
+    dripping = asyncio.create_task(drip())
+    assert await ended(reader) == b""
+    assert asyncio.get_running_loop().time() - began < 2
+    dripping.cancel()
+    writer.close()
+
+
+async def test_a_slow_second_request_is_cut_off_and_idle_between_requests_is_not(strict: HttpServer) -> None:
+    reader, writer = await asyncio.open_connection(*strict.address)
+    for _ in range(2):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert b"200" in await reader.readuntil(b"ok\n")
+        await asyncio.sleep(0.5)
+    writer.write(b"GET /li")
+    assert await ended(reader) == b""
+    writer.close()
+
+
+async def test_an_answer_that_nobody_takes_is_thrown_away(strict: HttpServer) -> None:
+    _, writer = await asyncio.open_connection(*strict.address, limit=1)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert strict._runner is not None
+    assert strict._runner.server is not None
+    async with asyncio.timeout(10):
+        while strict._runner.server.connections:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)
+    writer.close()
+
+
+async def test_a_body_is_not_waited_for(strict: HttpServer) -> None:
+    reader, writer = await asyncio.open_connection(*strict.address)
+    writer.write(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+    assert b" 405 " in await ended(reader)
+    writer.close()
+
+
+async def test_of_too_many_connections_the_oldest_goes_and_a_probe_gets_in(strict: HttpServer) -> None:
+    idle = [await asyncio.open_connection(*strict.address) for _ in range(LIMITS.connections)]
+    assert await get(strict, "/livez") == (200, "text/plain; charset=utf-8", "ok\n")
+    async with asyncio.timeout(0.25):  # before its time to send a request is over
+        assert await idle[0][0].read() == b""
+    for _, writer in idle:
+        writer.close()
 
 
 async def test_a_taken_port_names_the_setting() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from aggregator.adapters.kafka.admin import KafkaAdmin, input_problems, output_problems
 from aggregator.adapters.kafka.security import Security
+from aggregator.adapters.tls import TlsFiles
 from aggregator.core.errors import BrokerUnavailable, ConfigurationError
 from aggregator.embedded.process import LOCALHOST, free_port
 from tests.kafka_servers import Broker
@@ -107,18 +108,21 @@ def test_security_without_tls_is_words_only() -> None:
 
 
 def test_tls_checks_certificates_unless_told_otherwise() -> None:
-    context = Security(protocol="SASL_SSL").client_arguments()["ssl_context"]
+    context = TlsFiles(group="kafka").context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-    context = Security(protocol="SSL", check_hostname=False).client_arguments()["ssl_context"]
+    context = TlsFiles(group="kafka", check_hostname=False).context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, False)
 
 
 def test_a_client_certificate_is_taken_and_a_broken_one_named(tmp_path: Path) -> None:
-    good = Security(protocol="SSL", ca_file=CERTIFICATE, cert_file=CERTIFICATE, key_file=KEY, key_password=SECRET)
-    assert good.client_arguments()["ssl_context"].cert_store_stats()["x509"] == 1
-    with pytest.raises(ConfigurationError, match="SSL_KEY_PASSWORD"):
-        Security(protocol="SSL", cert_file=CERTIFICATE, key_file=KEY).client_arguments()
+    good = TlsFiles(group="kafka", ca_file=CERTIFICATE, cert_file=CERTIFICATE, key_file=KEY, key_password=SECRET)
+    assert good.context().cert_store_stats()["x509"] == 1
+    for wrong, name in (
+        (TlsFiles(group="kafka", cert_file=CERTIFICATE, key_file=KEY), "SSL_KEY_PASSWORD"),
+        (TlsFiles(group="kafka", ca_file=KEY), "SSL_CA_FILE"),
+        (TlsFiles(group="redis", ca_file=tmp_path / "missing"), "AGGREGATOR_REDIS__SSL_CA_FILE"),
+    ):
+        with pytest.raises(ConfigurationError, match=name):
+            wrong.context()
     with pytest.raises(ConfigurationError, match="SSL_CA_FILE"):
-        Security(protocol="SSL", ca_file=KEY).client_arguments()
-    with pytest.raises(ConfigurationError, match="SSL_CA_FILE"):
-        Security(protocol="SSL", ca_file=tmp_path / "missing").client_arguments()
+        Security(protocol="SSL", tls=TlsFiles(group="kafka", ca_file=KEY)).client_arguments()

@@ -15,7 +15,7 @@ from aggregator.adapters.redis.schedule import RedisSchedule
 from aggregator.adapters.redis.servers import Eviction, servers
 from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
-from aggregator.core.errors import ConfigurationError, FatalError, OtherVersion, StoreUnavailable
+from aggregator.core.errors import ConfigurationError, OtherVersion, StoreRefused, StoreUnavailable
 from aggregator.core.state import stamp_of
 from aggregator.ports import ClaimOutcome, PutOutcome, SessionPut, StoredTrace, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
@@ -202,9 +202,10 @@ async def test_many_tasks_share_the_way(connections: Connections) -> None:
     assert [found[0].state for found in loaded] == [b"%d" % number for number in range(40)]
 
 
-async def test_a_wrong_password_is_a_matter_of_settings(redis_server: RedisServer) -> None:
+async def test_a_wrong_password_names_server_user_and_settings(redis_server: RedisServer) -> None:
     connections = connect(f"redis://nobody:wrong@127.0.0.1:{redis_server.port}/0")
-    with pytest.raises(ConfigurationError, match="AGGREGATOR_REDIS__URL") as caught:
+    said = rf"127.0.0.1:{redis_server.port} does not let user nobody in: .*AGGREGATOR_REDIS__URL"
+    with pytest.raises(StoreRefused, match=said) as caught:
         await servers(connections)
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
     await connections.close()
@@ -217,11 +218,11 @@ def test_an_unreadable_url_is_a_matter_of_settings_and_not_quoted() -> None:
         assert "secret" not in str(caught.value)
 
 
-async def test_what_no_repeating_mends_is_fatal(redis_server: RedisServer) -> None:
+async def test_a_command_that_the_acl_lacks_is_named_and_waited_for(redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "+@all", "-evalsha", "~*")
     connections = connect(f"redis://weak:pw@127.0.0.1:{redis_server.port}/0")
-    with pytest.raises(FatalError, match="evalsha"):
+    with pytest.raises(StoreRefused, match=r"does not allow user weak EVALSHA of trace_store\.lua: .*evalsha"):
         await RedisTraces(connections, KEYS).store([write(1)])
     await connections.close()
 

@@ -11,7 +11,7 @@ from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.progress import RedisProgress
 from aggregator.adapters.redis.servers import servers
 from aggregator.check import check
-from aggregator.core.errors import AggregatorError, ConfigurationError, StoreUnavailable
+from aggregator.core.errors import ConfigurationError, StoreUnavailable
 from aggregator.core.model import Partition
 from aggregator.ports import Applied
 from aggregator.settings import load_settings
@@ -65,12 +65,18 @@ async def test_check_says_what_the_sentinels_led_to(guard: Guard) -> None:
 
 
 async def test_what_is_wrong_is_said_without_passwords(guard: Guard) -> None:
-    for wrong in (guard.url.replace("mymaster", "other"), guard.url.replace("of-sentinels", "wrong")):
-        connections = connect(wrong)
+    for right, wrong, words in (
+        ("mymaster", "other", "no Sentinel names a master that is up"),
+        ("of-sentinels", "wrong", "(a Sentinel, whose log-in is sentinel_username and _password) does not let user"),
+        ("of-servers", "wrong", "mymaster of the Sentinels"),
+    ):
+        connections = connect(guard.url.replace(right, wrong))
         try:
-            with pytest.raises(AggregatorError) as raised:
+            with pytest.raises(StoreUnavailable) as raised:
                 await servers(connections)
+            assert words in str(raised.value)
             assert "of-se" not in str(raised.value)
+            assert "0x" not in str(raised.value)
         finally:
             await connections.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
@@ -12,14 +12,11 @@ from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.keys import Keys
 from aggregator.client import Client
 from tests import ran_on
+from tests.access.redis_with_acls import VIEWER, allow
 from tests.client.sessions import fill, puts
 from tests.contract.builders import T0_MS
 from tests.contract.conftest import Stores, redis_stores
 from tests.redis_servers import Cluster, RedisServer, RunningServers, redis_servers_available
-
-READER: Final = ("reader", "a%2Fb")
-READ_ONLY: Final = ("~agg:*", "+@read", "+ping", "+select", "+command", "+cluster|slots")
-"""What README tells operators to give to whoever only looks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +32,9 @@ class Place:
 
 
 def allow_reader(place: RedisServer | Cluster) -> str:
-    """Make the user that may only read; gives the URL for it."""
-    for node in place.nodes if isinstance(place, Cluster) else [place]:
-        with node.client() as plain:
-            plain.execute_command("ACL", "SETUSER", READER[0], "reset", "on", f">{READER[1]}", *READ_ONLY)
-    return place.url.replace("redis://", f"redis://{READER[0]}:a%252Fb@")
+    """Make the user that is shipped for whoever only looks; gives the URL for it."""
+    allow(place, VIEWER, "a%2Fb")
+    return place.url.replace("redis://", f"redis://{VIEWER}:a%252Fb@")
 
 
 @pytest.fixture(params=[*sorted(redis_servers_available()), "cluster"])

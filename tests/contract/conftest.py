@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.adapters.redis.access import Access
 from aggregator.adapters.redis.connections import Connections, connect
 from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
@@ -17,6 +18,7 @@ from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.model import SessionRef
 from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
 from tests import ran_on
+from tests.access.redis_with_acls import WORKER, allow
 from tests.fake_index import FakeSessionIndex
 from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore, FakeTraceStore, hash_fields
 from tests.redis_servers import RunningServers, assert_every_key_lives_or_expires, redis_servers_available
@@ -116,7 +118,9 @@ async def stores(request: pytest.FixtureRequest, running_servers: RunningServers
     clustered = request.param == "cluster"
     place = running_servers.cluster() if clustered else running_servers.server(request.param)
     ran_on.note("redis_cluster" if clustered else "redis_server", place, request)
-    connections = connect(place.url, cluster=clustered)
+    # As the user that is shipped for the worker, so that every contract also shows that its rights are enough.
+    allow(place, WORKER, "password")
+    connections = connect(place.url, cluster=clustered, access=Access(username=WORKER, password="password"))  # noqa: S106
     client: Any = place.client()
     try:
         made = redis_stores(connections, client, keys)

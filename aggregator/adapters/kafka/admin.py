@@ -7,13 +7,15 @@ import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
-from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.access import Access
+from aggregator.adapters.kafka.security import Security
 from aggregator.core.errors import BrokerUnavailable
 from aggregator.telemetry import Event, get_logger
 
@@ -53,18 +55,20 @@ class KafkaAdmin:
     `ConfigurationError`.
     """
 
-    def __init__(
-        self, bootstrap_servers: str, *, security: Mapping[str, Any] | None = None, timeout_s: float = 10.0
-    ) -> None:
-        self._bootstrap_servers = bootstrap_servers
-        self._security = dict(security or {})
+    def __init__(self, bootstrap_servers: str, *, security: Security | None = None, timeout_s: float = 10.0) -> None:
+        self._access = Access(bootstrap_servers, security)
         self._timeout_s = timeout_s
 
-    async def cluster(self) -> Cluster:
-        """Reach the cluster and look at it."""
-        async with self._client("asking Kafka about itself") as client:
+    async def cluster(self, *, topics: Collection[str] = (), group_id: str | None = None) -> Cluster:
+        """Reach the cluster and look at it; raises `BrokerRefused` where this user may see one of `topics`, or the
+        group, not at all.
+        """
+        async with self._client("asking Kafka about itself", group_id=group_id or "") as client:
             about = await client.describe_cluster()
-            topics = await client.describe_topics()
+            seen = await client.describe_topics()
+            await _see(client, set(topics) - {topic["topic"] for topic in seen})
+            if group_id is not None:
+                await client.find_coordinator(group_id)
             # No public method tells the versions; any broker will do.
             versions = await client._client.send(about["brokers"][0]["node_id"], ApiVersionRequest())  # noqa: SLF001
         newest = max((version[2] for version in versions.api_versions if version[0] == _FETCH_KEY), default=0)
@@ -72,7 +76,7 @@ class KafkaAdmin:
             cluster_id=about["cluster_id"] or "",
             release=next(release for fetch, release in _RELEASE_OF_FETCH if newest >= fetch),
             brokers=sorted(f"{broker['host']}:{broker['port']}" for broker in about["brokers"]),
-            topics={topic["topic"]: len(topic["partitions"]) for topic in topics if not topic["error_code"]},
+            topics={topic["topic"]: len(topic["partitions"]) for topic in seen if not topic["error_code"]},
         )
 
     async def create_topics(self, names: Collection[str], *, like: str | None = None) -> None:
@@ -85,7 +89,7 @@ class KafkaAdmin:
         wanted = [name for name in names if name not in existing]
         if not wanted:
             return
-        async with self._client("creating topics") as client:
+        async with self._client("creating topics", "Create") as client:
             # Without the empty assignments aiokafka does not accept the broker's defaults.
             reply = await client.create_topics([NewTopic(name, count, _BROKER_DEFAULT, {}) for name in wanted])
             for name, code, *_ in reply.topic_errors:
@@ -94,21 +98,39 @@ class KafkaAdmin:
                 log.info(Event.TOPIC_CREATED, topic=name, partitions=count)
 
     @asynccontextmanager
-    async def _client(self, doing: str) -> AsyncIterator[AIOKafkaAdminClient]:
-        with translated(f"{doing} at {self._bootstrap_servers}"):
+    async def _client(
+        self, doing: str, operation: str = "Describe", *, group_id: str = ""
+    ) -> AsyncIterator[AIOKafkaAdminClient]:
+        servers, security = self._access.bootstrap_servers, self._access.security
+        async with self._access.connecting(f"{doing} at {servers}", operation, group_id):
             client = AIOKafkaAdminClient(
-                bootstrap_servers=self._bootstrap_servers,
+                bootstrap_servers=servers,
                 request_timeout_ms=int(self._timeout_s * 1000),
-                **self._security,
+                **security.client_arguments(),
             )
+            security.renew_password(client._client)  # noqa: SLF001
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await client.start()
                     if not client._client.cluster.brokers():  # noqa: SLF001 - it would ask node None
-                        raise BrokerUnavailable(f"{doing}: Kafka at {self._bootstrap_servers} names no broker yet")
+                        raise BrokerUnavailable(f"{doing}: Kafka at {servers} names no broker yet")
                     yield client
             finally:
                 await client.close()
+
+
+async def _see(client: AIOKafkaAdminClient, topics: Collection[str]) -> None:
+    """Ask by name for topics that are not in the list: only then Kafka tells those that are hidden from this user."""
+    if not topics:
+        return
+    reply = await client._send_request(MetadataRequest(list(topics), False))  # noqa: SLF001 - and creates none
+    hidden = {
+        code_and_name[1]
+        for code_and_name in reply.topics
+        if for_code(code_and_name[0]) is TopicAuthorizationFailedError
+    }
+    if hidden:
+        raise TopicAuthorizationFailedError(hidden)
 
 
 def input_problems(topics: Sequence[str], pattern: str | None, existing: Collection[str]) -> list[str]:

@@ -18,17 +18,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError, TopicAuthorizationFailedError
 
+from aggregator.adapters.kafka.access import Access
 from aggregator.adapters.kafka.failures import translated
 from aggregator.adapters.kafka.inflation import Inflation, NoRoomLeftError
 from aggregator.adapters.kafka.unreadable import unpacked
-from aggregator.core.errors import FatalError
+from aggregator.core.errors import BrokerUnavailable, FatalError
 from aggregator.core.model import Partition
 from aggregator.ports import InputRecord
 from aggregator.telemetry import Event, get_logger
@@ -89,8 +91,9 @@ class SourceOptions:
 class GroupConsumer:
     """One aiokafka consumer; its methods raise only errors of this program."""
 
-    def __init__(self, options: SourceOptions, security: Mapping[str, Any]) -> None:
+    def __init__(self, options: SourceOptions, access: Access) -> None:
         self._options = options
+        self._access = access
         self._woken: asyncio.Future[None] | None = None
         self._corrupt: Counter[TopicPartition] | None = None  # while an answer can't be unpacked: how often so far
         self._inflation = Inflation(options.inflated_bytes)
@@ -114,14 +117,20 @@ class GroupConsumer:
             request_timeout_ms=max(options.request_timeout_ms, options.rebalance_timeout_ms + 5_000),
             max_poll_interval_ms=options.max_poll_interval_ms,
             metadata_max_age_ms=options.metadata_max_age_ms,
-            **security,
+            **access.security.client_arguments(),
         )
+        access.security.renew_password(self._consumer._client)  # noqa: SLF001
+
+    def translated(self, doing: str) -> AbstractContextManager[None]:
+        """Kafka's errors in our words."""
+        return translated(doing, self._access.peer("Read", self._options.group_id))
 
     # --- life ------------------------------------------------------------------------------------------------------
 
     async def start(self, listener: ConsumerRebalanceListener) -> None:
         """Connect and ask to join the group; does not wait for an assignment."""
-        with translated(f"connecting to Kafka at {self._options.bootstrap_servers}"):
+        doing = f"connecting to Kafka at {self._options.bootstrap_servers}"
+        async with self._access.connecting(doing, "Read", self._options.group_id):
             await self._consumer.start()
         if self._options.pattern:
             self._consumer.subscribe(pattern=self._options.pattern, listener=listener)
@@ -162,6 +171,13 @@ class GroupConsumer:
                 task.cancel()
             await asyncio.wait(tasks)
         await self._consumer._client.close()  # noqa: SLF001
+
+    async def trouble(self) -> BrokerUnavailable | None:
+        """Why there is no connection to any broker; None while there is one, or one could be made."""
+        connections = self._consumer._client._conns  # noqa: SLF001
+        if any(connection.connected() for connection in connections.values()):
+            return None
+        return await self._access.why("reading")
 
     # --- records ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +272,7 @@ class GroupConsumer:
 
     async def wait(self, seconds: float) -> None:
         """Wait until there may be records, `wake` is called, or the time is over."""
-        with translated("fetching"):
+        with self.translated("fetching"):
             waiter = self._consumer._fetcher._create_fetch_waiter()  # noqa: SLF001
             self._woken = asyncio.get_running_loop().create_future()
             try:
@@ -283,8 +299,16 @@ class GroupConsumer:
             if task.done():
                 cause = None if task.cancelled() else task.exception()
                 raise FatalError(f"aiokafka has stopped reading ({cause}); restart the worker") from cause
-        with translated("reading as a member of the group"):
-            coordinator.check_errors()
+        with self.translated("reading as a member of the group"):
+            try:
+                coordinator.check_errors()
+            except KafkaError:
+                # What ended the heartbeats would be told again and again, also when it is mended: only joining the
+                # group anew starts others.
+                beating = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001
+                if any(task is not None and task.done() for task in beating):
+                    coordinator.request_rejoin()
+                raise
 
     # --- partitions ------------------------------------------------------------------------------------------------
 
@@ -332,28 +356,35 @@ class GroupConsumer:
     async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's committed offsets, where there are any."""
         wanted = list(partitions)
-        with translated("asking for committed offsets"):
+        with self.translated("asking for committed offsets"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 found = await asyncio.gather(*(self._consumer.committed(partition) for partition in wanted))
         return {partition: offset for partition, offset in zip(wanted, found, strict=True) if offset is not None}
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The earliest offsets still there."""
-        with translated("asking for the earliest offsets"):
+        with self.translated("asking for the earliest offsets"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return dict(await self._consumer.beginning_offsets(list(partitions)))
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offsets behind the newest records that can be read (before an open transaction, that is)."""
-        with translated("asking for the latest offsets"):
+        with self.translated("asking for the latest offsets"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return dict(await self._consumer.end_offsets(list(partitions)))
 
     async def topics(self) -> set[str]:
         """All topics that this user may see, asked now."""
-        with translated("asking Kafka for its topics"):
+        with self.translated("asking Kafka for its topics"):
             async with asyncio.timeout(self._options.ask_timeout_s):
                 return set(await self._consumer.topics())
+
+    def raise_if_refused(self) -> None:
+        """Raise `BrokerRefused` where this user may not even see one of the input topics that are named one by one."""
+        refused = self._consumer._client.cluster.unauthorized_topics  # noqa: SLF001
+        if refused:
+            with self.translated("looking for the input topics"):
+                raise TopicAuthorizationFailedError(refused)
 
     def subscribed_topics(self) -> list[str]:
         """The input topics as far as known: for a pattern those that match it."""

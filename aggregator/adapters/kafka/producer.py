@@ -13,9 +13,9 @@ aiokafka's need care:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -23,11 +23,11 @@ from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
     MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
     UnknownError,
 )
 
-from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.access import Access
+from aggregator.adapters.kafka.security import Security
 from aggregator.core.errors import BrokerUnavailable
 from aggregator.telemetry import Event, get_logger
 
@@ -66,8 +66,9 @@ class Producer:
         client_id: str = "session-aggregator",
         compression: str | None = None,
         delivery_timeout_s: float = 30.0,
-        security: Mapping[str, Any] | None = None,
+        security: Security | None = None,
     ) -> None:
+        self._access = access = Access(bootstrap_servers, security)
         self._arguments = {
             "bootstrap_servers": bootstrap_servers,
             "client_id": client_id,
@@ -77,7 +78,7 @@ class Producer:
             "max_batch_size": _BATCH_BYTES,
             "request_timeout_ms": int(delivery_timeout_s * 1000),
             "metadata_max_age_ms": 30_000,
-            **(security or {}),
+            **access.security.client_arguments(),
         }
         self._timeout_s = delivery_timeout_s
         self._idempotent = True
@@ -91,7 +92,8 @@ class Producer:
 
     async def start(self) -> None:
         """Connect; raises `BrokerUnavailable` and `ConfigurationError`."""
-        with translated(f"connecting to Kafka at {self._arguments['bootstrap_servers']} as a producer"):
+        doing = f"connecting to Kafka at {self._access.bootstrap_servers} as a producer"
+        async with self._access.connecting(doing, "Write"):
             async with asyncio.timeout(self._timeout_s):
                 self._current = await self._connect()
 
@@ -107,13 +109,13 @@ class Producer:
         All others are acknowledged then.  Raises `BrokerUnavailable` where that can't be said of all (sending all of
         them again is safe), also where a topic is missing or may not be written, and `ConfigurationError`.
         """
+        if self._current is None:
+            raise BrokerUnavailable("sending to Kafka: the producer is not started")
         topics = ", ".join(sorted({message.topic for message in messages}))
-        with translated(f"sending to topic {topics}"):
+        async with self._access.connecting(f"sending to topic {topics}", "Write"):
             try:
                 async with asyncio.timeout(self._timeout_s):
                     producer = self._current
-                    if producer is None:
-                        raise BrokerUnavailable("the producer is not started")
                     refused = await self._send(producer, messages)
                     return await self._replace(producer, messages, refused) if refused else []
             except TimeoutError as error:
@@ -121,8 +123,6 @@ class Producer:
                     f"Kafka has not acknowledged what was sent to topic {topics} for {self._timeout_s:g} s; is the "
                     "topic there?"
                 ) from error
-            except TopicAuthorizationFailedError as error:  # others may go on, and ACLs change without a restart
-                raise BrokerUnavailable(f"Kafka refuses what is sent to topic {topics}; check its ACLs") from error
 
     async def _send(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[int]:
         """Send all and wait for each; returns the indices of those that were refused for good."""
@@ -140,10 +140,10 @@ class Producer:
             for future in waiting.values():  # where we gave up, nobody else looks at how it ends
                 future.add_done_callback(_look_at)
         errors |= {index: future.exception() for index, future in waiting.items()}
-        for error in errors.values():
-            if error is not None and not (isinstance(error, KafkaError) and not error.retriable):
-                raise error
-        return sorted(index for index, error in errors.items() if error is not None)
+        for failure in errors.values():
+            if failure is not None and not (isinstance(failure, KafkaError) and not failure.retriable):
+                raise failure
+        return sorted(index for index, failure in errors.items() if failure is not None)
 
     async def _replace(self, broken: AIOKafkaProducer, messages: Sequence[Message], refused: list[int]) -> list[int]:
         """Put a new producer in the place of one that has refused some; returns those that are really too large.
@@ -179,6 +179,7 @@ class Producer:
 
     async def _started(self, *, enable_idempotence: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(**self._arguments, enable_idempotence=enable_idempotence)
+        self._access.security.renew_password(producer.client)
         try:
             await producer.start()
         except BaseException:

@@ -15,14 +15,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
+from aggregator.adapters.kafka.access import Access
 from aggregator.adapters.kafka.admin import input_problems
 from aggregator.adapters.kafka.consumer import GroupConsumer, SourceOptions
-from aggregator.adapters.kafka.failures import translated
+from aggregator.adapters.kafka.security import Security
 from aggregator.core.errors import BrokerUnavailable, ConfigurationError, TransientError
 from aggregator.core.model import Partition
 from aggregator.ports import Fetched, PartitionHead, RebalanceListener
@@ -94,12 +100,13 @@ class KafkaSource:
         options: SourceOptions,
         listener: RebalanceListener,
         *,
-        security: Mapping[str, Any] | None = None,
+        security: Security | None = None,
         on_reset: Callable[[OffsetReset], None] = log_reset,
     ) -> None:
         self._options = options
         self._listener = listener
-        self._security = dict(security or {})
+        self._access = Access(options.bootstrap_servers, security)
+        self._trouble: BrokerUnavailable | None = None
         self._on_reset = on_reset
         self._started: GroupConsumer | None = None
         self._step = _Step.NONE
@@ -116,7 +123,7 @@ class KafkaSource:
 
         Raises `BrokerUnavailable` (try again) and `ConfigurationError` (a topic is missing).
         """
-        consumer = GroupConsumer(self._options, self._security)
+        consumer = GroupConsumer(self._options, self._access)
         try:
             await consumer.start(_Callbacks(self))
             self._started = consumer
@@ -139,6 +146,7 @@ class KafkaSource:
         deadline = clock() + options.topic_wait_s
         while problems := input_problems(options.topics, options.pattern, await consumer.topics()):
             if clock() >= deadline:
+                consumer.raise_if_refused()
                 raise ConfigurationError("\n".join(problems))
             await asyncio.sleep(0.2)
 
@@ -164,14 +172,16 @@ class KafkaSource:
                 await self._tell_assigned(consumer)
                 return _NOTHING
             if not consumer.rebalancing and (fetched := await self._drain(consumer, max_records)).records:
+                self._trouble = None
                 return fetched
             remaining_s = deadline - clock()
             if remaining_s <= 0:
+                self._trouble = await consumer.trouble()
                 return _NOTHING
             await consumer.wait(remaining_s)
 
     async def _drain(self, consumer: GroupConsumer, max_records: int) -> Fetched:
-        with translated("fetching"):
+        with consumer.translated("fetching"):
             try:
                 drained = await consumer.drain(max_records)
             except OffsetOutOfRangeError as error:
@@ -196,6 +206,10 @@ class KafkaSource:
     async def _seek_beginning(self, consumer: GroupConsumer, partitions: Iterable[TopicPartition]) -> None:
         for partition, offset in (await consumer.beginning_offsets(partitions)).items():
             consumer.seek(partition, offset)
+
+    def trouble(self) -> BrokerUnavailable | None:
+        """See `ports.Source`; as of the last `fetch`."""
+        return self._trouble
 
     def _raise_failure(self) -> None:
         self._consumer.raise_if_broken()
@@ -249,14 +263,16 @@ class KafkaSource:
     async def input_partitions(self) -> Sequence[Partition]:
         """All partitions of all input topics, sorted; `metadata_max_age_ms` old at most while brokers answer.
 
-        Raises `BrokerUnavailable` while a topic is not in the metadata: without its partitions the global watermark
-        would run ahead.  A topic that no longer matches a pattern is taken for deleted.
+        Raises `BrokerUnavailable` (`BrokerRefused` where an ACL hides it) while a topic is not in the metadata:
+        without its partitions the global watermark would run ahead.  A topic that no longer matches a pattern is taken
+        for deleted.
         """
         consumer = self._consumer
         topics = consumer.subscribed_topics()
         found = {topic: list(consumer.partitions_of(topic)) for topic in topics}
         missing = [topic for topic, partitions in found.items() if not partitions]
         if missing or not topics:
+            consumer.raise_if_refused()
             raise BrokerUnavailable(f"Kafka does not tell the partitions of {', '.join(missing) or 'any topic'}")
         return [partition for topic in topics for partition in found[topic]]
 
@@ -299,7 +315,7 @@ class KafkaSource:
         if not kept:
             return
         try:
-            with translated("committing offsets"):
+            with consumer.translated("committing offsets"):
                 await consumer.commit(kept)
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, CommitFailedError | IllegalStateError):

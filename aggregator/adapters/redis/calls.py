@@ -38,8 +38,9 @@ class Connections(ABC):
 
     spread: ClassVar[bool]
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, user: str) -> None:
         self.address: Final = address
+        self.user: Final = user
 
     @abstractmethod
     async def nodes(self) -> Sequence[Node]:
@@ -78,8 +79,9 @@ class Connections(ABC):
             failed = sorted(index for outcome in outcomes if isinstance(outcome, list) for index in outcome)
         if failed:
             for index in failed:
-                said = ResponseError(replies[index].decode(errors="replace"))
-                replies[index] = translated(said, self.address, items.keys[index][0], in_script=True)
+                said = ResponseError(replies[index].decode(errors="replace").removeprefix("ERR "))
+                name = f"{script.name}.lua"
+                replies[index] = translated(said, self, items.keys[index][0], doing=name, in_script=True)
             _raise_worst(
                 error for index in failed if not (isinstance(error := replies[index], CorruptState) and corrupt_too)
             )
@@ -96,7 +98,7 @@ class Connections(ABC):
         answers = await _with_script(node, script, commands)
         for cut, answer in zip(cuts, answers, strict=True):
             if isinstance(answer, Exception):
-                raise translated(answer, node.address, script=script.name) from answer
+                raise translated(answer, node, doing=f"EVALSHA of {script.name}.lua") from answer
             values = script.unpack(answer, cut.stop - cut.start)
             for index, value in zip(indexes[cut], values, strict=True):
                 if isinstance(value, bytes):
@@ -117,7 +119,7 @@ class Connections(ABC):
                 await _load(other, script)
             answer = await self._redirected(node, command)
         if isinstance(answer, Exception):
-            raise translated(answer, node.address, script=script.name) from answer
+            raise translated(answer, node, doing=f"EVALSHA of {script.name}.lua") from answer
         return script.unpack(answer, 1)[0]
 
     async def commands(self, commands: Sequence[Command], *, corrupt_too: bool = False) -> list[Any]:
@@ -132,7 +134,8 @@ class Connections(ABC):
                 if isinstance(answer, AskError | TryAgainError):
                     answer = await self._redirected(node, data)
                 if isinstance(answer, Exception):
-                    error = translated(answer, node.address, commands[index].key)
+                    command = commands[index]
+                    error = translated(answer, node, command.key, doing=str(command.arguments[0]))
                     if not (corrupt_too and isinstance(error, CorruptState)):
                         raise error from answer
                     answer = error
@@ -159,7 +162,7 @@ async def _with_script(node: Node, script: Script, commands: Sequence[bytes]) ->
 async def _load(node: Node, script: Script) -> None:
     (answer,) = await node.exchange([packed("SCRIPT", "LOAD", script.text)])
     if isinstance(answer, Exception):
-        raise translated(answer, node.address, script=script.name) from answer
+        raise translated(answer, node, doing=f"SCRIPT LOAD of {script.name}.lua") from answer
 
 
 def _raise_worst(errors: Iterable[BaseException]) -> None:

@@ -10,10 +10,11 @@ from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, SlotNotCoveredError
 
+from aggregator.adapters.redis.access import user_of
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.failures import translated
 from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on, packed
-from aggregator.core.errors import ConfigurationError
+from aggregator.core.errors import ConfigurationError, causes
 
 _MOST_HOPS: Final = 5
 """A key that moves is asked for at most so often before the whole call is left to be repeated."""
@@ -27,6 +28,7 @@ class _Member:
     def __init__(self, node: ClusterNode, way: ClusterRedis) -> None:
         self.node: Final = node
         self.address: Final = node.name
+        self.user: Final = way.user
         self._way = way
 
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
@@ -39,7 +41,7 @@ class _Member:
                     self.node.release(connection)
         except FOREIGN as error:
             self._way.forget_topology()
-            raise translated(error, self.address) from error
+            raise translated(error, self) from error
         if any(isinstance(reply, ClusterDownError | MovedError | ReadOnlyError) for reply in replies):
             self._way.forget_topology()
         return replies
@@ -50,8 +52,9 @@ class ClusterRedis(Connections):
 
     spread = True
 
-    def __init__(self, client: RedisCluster, address: str) -> None:
-        super().__init__(address)
+    def __init__(self, client: RedisCluster) -> None:
+        nodes = client.nodes_manager.startup_nodes.values()
+        super().__init__(",".join(node.name for node in nodes), user_of(client.connection_kwargs))
         self._client = client
         self._stale = False
 
@@ -78,7 +81,7 @@ class ClusterRedis(Connections):
                 raise ConfigurationError(
                     f"AGGREGATOR_REDIS__CLUSTER: this is a single server ({self.address}); set it to false"
                 ) from error
-            raise translated(error, self.address) from error
+            raise translated(error, self) from error
 
     async def _placed(self, keys: Sequence[str]) -> list[tuple[Node, list[int]]]:
         await self._refresh()
@@ -89,7 +92,7 @@ class ClusterRedis(Connections):
                 places.setdefault(find(key_slot(key.encode())), []).append(index)
             except SlotNotCoveredError as error:
                 self._stale = True
-                raise translated(error, self.address) from error
+                raise translated(error, self) from error
         return [(_Member(node, self), indexes) for node, indexes in places.items()]
 
     async def _redirected(self, node: Node, command: bytes) -> Any:
@@ -116,8 +119,6 @@ class ClusterRedis(Connections):
         return answer
 
 
-def _is_no_cluster(error: BaseException | None) -> bool:
+def _is_no_cluster(error: BaseException) -> bool:
     """Whether this came of asking a single server, which no waiting mends; redis-py hides what the server said."""
-    while error is not None and _NO_CLUSTER not in str(error):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    return any(_NO_CLUSTER in str(cause) for cause in causes(error))

@@ -12,17 +12,19 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisClusterException, RedisError
 
+from aggregator.adapters.redis.access import Access, NodesToCome, user_of
 from aggregator.adapters.redis.calls import Connections
 from aggregator.adapters.redis.cluster import ClusterRedis
 from aggregator.adapters.redis.failures import translated
-from aggregator.adapters.redis.sentinels import SCHEMES, addresses, guarded
+from aggregator.adapters.redis.sentinels import SCHEMES, addresses, guarded, why_no_master
 from aggregator.adapters.redis.wire import FOREIGN, Node, cancellations, closed_is_lost, exchange_on
-from aggregator.core.errors import ConfigurationError
+from aggregator.core.errors import AggregatorError, ConfigurationError
+from aggregator.settings import RedisSettings
 
 SOCKET_TIMEOUT_S: Final = 5.0
 """Above anything that Redis does for us (calls take about 1 ms), below the patience of the consumer group."""
@@ -36,7 +38,7 @@ class SingleRedis(Connections):
     def __init__(self, client: Redis, address: str = "") -> None:
         settings = client.connection_pool.connection_kwargs
         where = settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-        super().__init__(address or where)
+        super().__init__(address or where, user_of(settings))
         self._client = client
         self._streams: WeakKeyDictionary[AbstractConnection, object] = WeakKeyDictionary()
 
@@ -58,7 +60,11 @@ class SingleRedis(Connections):
                 finally:
                     await pool.release(connection)
         except FOREIGN as error:
-            raise translated(error, self.address) from error
+            raise await self._why(error) from error
+
+    async def _why(self, error: BaseException) -> AggregatorError:
+        """The error to raise instead."""
+        return translated(error, self)
 
     def _raise_anew(self, connection: AbstractConnection) -> None:
         """Fail a call once, though it was done, where redis-py has made its connection anew without a word.
@@ -88,6 +94,7 @@ class _Master:
 
     def __init__(self, way: SingleRedis, address: str) -> None:
         self.address: Final = address
+        self.user: Final = way.user
         self.exchange: Final = way.exchange
 
 
@@ -108,8 +115,13 @@ class GuardedRedis(SingleRedis):
             with closed_is_lost():
                 host, port = await self._pool.get_master_address()  # type: ignore[no-untyped-call]
         except FOREIGN as error:
-            raise translated(error, self.address) from error
+            raise await self._why(error) from error
         return [_Master(self, f"{host}:{port} ({self.address})")]
+
+    async def _why(self, error: BaseException) -> AggregatorError:
+        if isinstance(error, MasterNotFoundError):
+            return await why_no_master(self._sentinel, self.address)
+        return await super()._why(error)
 
     async def close(self) -> None:
         await super().close()
@@ -117,7 +129,12 @@ class GuardedRedis(SingleRedis):
 
 
 def connect(
-    url: str, *, cluster: bool = False, socket_timeout_s: float = SOCKET_TIMEOUT_S, max_connections: int = 100
+    url: str,
+    *,
+    cluster: bool = False,
+    socket_timeout_s: float = SOCKET_TIMEOUT_S,
+    max_connections: int = 100,
+    access: Access | None = None,
 ) -> Connections:
     """Make the way to `url` (`redis://`, `rediss://` or `unix://`, with user, password and database as usual).
 
@@ -132,13 +149,20 @@ def connect(
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
+    access = access or Access()
     try:
         if url.partition("://")[0] in SCHEMES:
-            return GuardedRedis(*guarded(url, shared))
+            client, sentinel = guarded(url, shared)
+            access.grant(url, client.connection_pool)
+            access.grant(url, *(one.connection_pool for one in sentinel.sentinels), login=False)
+            return GuardedRedis(client, sentinel)
         if not cluster:
-            return SingleRedis(Redis.from_url(url, **shared))
-        client = RedisCluster.from_url(url, **shared)
-        return ClusterRedis(client, ",".join(node.name for node in client.nodes_manager.startup_nodes.values()))
+            client = Redis.from_url(url, **shared)
+            access.grant(url, client.connection_pool)
+            return SingleRedis(client)
+        nodes = RedisCluster.from_url(url, **shared)
+        access.grant(url, NodesToCome(nodes), *nodes.nodes_manager.startup_nodes.values())
+        return ClusterRedis(nodes)
     except (ValueError, RedisError, RedisClusterException) as error:
         # The error is not quoted: it may hold the URL with its password.
         raise ConfigurationError(
@@ -147,4 +171,14 @@ def connect(
         ) from error
 
 
-__all__ = ["SOCKET_TIMEOUT_S", "Connections", "SingleRedis", "connect"]
+def connect_as_set(redis: RedisSettings) -> Connections:
+    """The way that the settings describe; raises `ConfigurationError` for files it can't use."""
+    return connect(
+        redis.url.get_secret_value(),
+        cluster=redis.cluster,
+        socket_timeout_s=redis.timeout_s,
+        access=Access.of(redis),
+    )
+
+
+__all__ = ["SOCKET_TIMEOUT_S", "Connections", "SingleRedis", "connect", "connect_as_set"]

@@ -52,7 +52,7 @@ async def scanned(connections: Connections, pattern: str) -> AsyncIterator[list[
 async def _one(node: Node, command: bytes) -> tuple[bytes, list[bytes]]:
     (answer,) = await node.exchange([command])
     if isinstance(answer, Exception):
-        raise translated(answer, node.address) from answer
+        raise translated(answer, node, doing="SCAN") from answer
     return answer[0], answer[1]
 
 

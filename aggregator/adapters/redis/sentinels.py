@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
+
+from aggregator.adapters.redis.access import user_of
+from aggregator.adapters.redis.failures import translated
+from aggregator.adapters.redis.wire import FOREIGN, closed_is_lost
+from aggregator.core.errors import StoreRefused, StoreUnavailable
 
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 _PORT: Final = 26379
@@ -44,6 +49,30 @@ def addresses(sentinel: Sentinel) -> str:
     """The Sentinels, for people."""
     found = [client.connection_pool.connection_kwargs for client in sentinel.sentinels]
     return ",".join(f"{one['host']}:{one['port']}" for one in found)
+
+
+class _Asked(NamedTuple):
+    """One Sentinel, for messages."""
+
+    address: str
+    user: str
+
+
+async def why_no_master(sentinel: Sentinel, address: str) -> StoreUnavailable:
+    """Ask each Sentinel once more: redis-py keeps of its failures only that there were some."""
+    said = []
+    for client in sentinel.sentinels:
+        settings = client.connection_pool.connection_kwargs
+        place = f"{settings['host']}:{settings['port']} (a Sentinel, whose log-in is sentinel_username and _password)"
+        try:
+            with closed_is_lost():
+                await client.sentinel_masters()
+        except FOREIGN as error:
+            found = translated(error, _Asked(place, user_of(settings)))
+            if isinstance(found, StoreRefused):
+                return found
+            said.append(str(found))
+    return StoreUnavailable(f"Redis at {address}: {'; '.join(said) or 'no Sentinel names a master that is up'}")
 
 
 def _addresses(hosts: str) -> Sequence[tuple[str, int]]:

@@ -38,7 +38,7 @@ async def servers(connections: Connections) -> Sequence[Server]:
     for node in await connections.nodes():
         (reply,) = await node.exchange([packed("INFO")])
         if isinstance(reply, Exception):
-            raise translated(reply, node.address) from reply
+            raise translated(reply, node, doing="INFO") from reply
         info = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
         policy = info.get("maxmemory_policy", "noeviction")
         found.append(

@@ -51,6 +51,10 @@ class Node(Protocol):
     def address(self) -> str:
         """host:port, for people."""
 
+    @property
+    def user(self) -> str:
+        """As whom we speak to it, for people."""
+
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
         """Write all, read one reply each; an error reply stands in its place as an exception."""
 
