@@ -116,7 +116,7 @@ bench: install ## CPU per span by stage, on real servers
 	@$(PY) -m bench $(ARGS)
 
 schema: install ## write the summary's JSON Schema anew
-	@$(PY) -m aggregator.schema
+	@$(PY) -m aggregator.summary
 
 build: install ## sdist and wheel into dist/
 	@rm -rf dist
