@@ -13,7 +13,15 @@ from aggregator.core.naming import encode_ref
 from tests.docs.test_schema import EXAMPLE
 from tests.summaries import check_summary
 
-_NAMES: Final = ("turn", "\x00", "a\\\x00b", "\\u0000", "\x00\x00\\\\\x00", "'; DROP TABLE sessions; --", "😀\u202e\x1b[2J")
+_NAMES: Final = (
+    "turn",
+    "\x00",
+    "a\\\x00b",
+    "\\u0000",
+    "\x00\x00\\\\\x00",
+    "'; DROP TABLE sessions; --",
+    "😀\u202e\x1b[2J",
+)
 
 
 class Published(NamedTuple):
