@@ -17,10 +17,12 @@ from tests.e2e.waiting import until
 from tests.indexes import session_hashes
 from tests.redis_servers import Guard, redis_servers_available
 
+SERVERS, SENTINELS = "of-servers", "of-sentinels"
+
 
 @pytest.fixture
 def guard() -> Iterator[Guard]:
-    made = Guard(next(iter(redis_servers_available().values())), password="of-servers", own_password="of-sentinels")
+    made = Guard(next(iter(redis_servers_available().values())), password=SERVERS, own_password=SENTINELS)
     yield made
     made.remove()
 
@@ -36,7 +38,7 @@ async def test_lists_and_details_go_on_after_a_failover(guard: Guard) -> None:
             plain.execute_command("ACL", "SETUSER", READER[0], "on", f">{READER[1]}", *READ_ONLY)
     with guard.client() as plain:
         wanted = expected(session_hashes(plain), query, keys)
-    async with Client(guard.url.replace("://:of-servers@", "://reader:a%252Fb@"), closing_shards=8) as client:
+    async with Client(guard.url.replace(f"://:{SERVERS}@", "://reader:a%252Fb@"), closing_shards=8) as client:
         first = await client.list(query, limit=20)
         assert [session.ref for session in first.sessions] == wanted[:20]
         guard.master.stop()
