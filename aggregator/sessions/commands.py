@@ -1,6 +1,7 @@
 """The commands under `sessions`.
 
-Exit codes: 0 all is well, 1 there is no such session or a server is away, 2 a setting or an option is wrong.
+Exit codes: 0 all is well, 1 there is no such session or a server is away, 2 a setting or an option is wrong, 130 ended
+by Ctrl-C.
 What goes to a pipe has no colours, no pager and no cut lines; `--json` gives what the HTTP API gives.
 """
 
