@@ -81,7 +81,7 @@ class PostgreSQL:
         return True
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [self._programs / program, "-D", self._directory / "data", *arguments]
+        command = [str(self._programs / program), "-D", str(self._directory / "data"), *arguments]
         done = subprocess.run(command, cwd=self._directory, capture_output=True, text=True, check=False, **self._as)
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")

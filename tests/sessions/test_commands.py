@@ -376,7 +376,7 @@ class Terminal:
 
 async def on_terminal(shop: Shop, *arguments: str, **environ: str) -> str:
     """What a command writes on a terminal."""
-    code, seen = await at_terminal(shop, *arguments, **environ)
+    code, seen = await at_terminal(shop, *arguments, then=None, **environ)
     assert code == 0
     return seen
 
