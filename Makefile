@@ -13,7 +13,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test heavy check format lint types imports lua coverage compile clean-compiled bench schema build clean
+.PHONY: help install demo test heavy pictures check format lint types imports lua coverage compile clean-compiled bench schema build clean
 .PHONY: audit fresh-core faults fuzz interop interop-pins docs sbom deploy-tools deploy-check deploy-cluster deploy-files
 # Where `make sbom` writes
 SBOM ?= dist/session-aggregator.cdx.json
@@ -45,6 +45,9 @@ test: install fresh-core ## the tests, on the real servers that this machine has
 
 heavy: install fresh-core ## tests with a browser, with 100,000 sessions, with made-up requests
 	@$(PY) -m pytest -m heavy $(ARGS)
+
+pictures: install fresh-core ## the README's pictures, made anew by the browser from the demo's traffic
+	@PICTURES=1 $(PY) -m pytest -m heavy tests/heavy/test_browser.py -k pictures $(ARGS)
 
 interop: install fresh-core ## real producers through Collector, Kafka and worker, against what the APIs charged
 	@$(PY) -m tests.interop.collector
@@ -115,7 +118,7 @@ bench: install ## CPU per span by stage, on real servers
 	@$(PY) -m bench $(ARGS)
 
 schema: install ## write the summary's JSON Schema anew
-	@$(PY) -m aggregator.schema
+	@$(PY) -m aggregator.summary
 
 build: install ## sdist and wheel into dist/
 	@rm -rf dist

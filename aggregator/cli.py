@@ -1,6 +1,7 @@
 """The commands: run, check, healthcheck, demo, sessions, web.
 
-Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 1 anything else.
+Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 130 ended by Ctrl-C where that is
+no orderly end, 1 anything else.
 What a command alone needs is imported when it runs, so that production needs nothing of the demo's.
 """
 
@@ -22,6 +23,7 @@ from aggregator.telemetry import configure_logging, core_flavour, package_versio
 OK: Final = 0
 FAILED: Final = 1
 MISCONFIGURED: Final = 2
+INTERRUPTED: Final = 130  # as shells have it: 128 + SIGINT
 
 # Who listens on all addresses is asked on the one that never leaves the machine.
 _ON_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
@@ -158,7 +160,7 @@ def _end(work: Coroutine[object, object, int]) -> NoReturn:
         typer.echo(f"Stopped: {error}", err=True)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(code)
 
 

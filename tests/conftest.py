@@ -11,7 +11,7 @@ import pytest
 
 from tests import ran_on
 
-pytest_plugins = ["tests.redis_servers", "tests.kafka_servers"]
+pytest_plugins = ["tests.redis_servers", "tests.kafka_servers", "tests.postgresql_server"]
 
 # A deadline per example would make a busy machine a failing test; pytest-timeout bounds each test as a whole.
 # Derandomised by default, so that whoever runs the tests, CI as well, sees what the author saw.  To look further each

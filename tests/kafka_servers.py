@@ -184,9 +184,9 @@ class KafkaProcess:
     ) -> None:
         """Write its settings and format its storage.
 
-        `ports` are those of its listeners by name, one of them `PLAINTEXT`.  `controllers` are the controller ports of all nodes, which are numbered from 1.  `protocols` are the
-        security protocols of listeners that are not plain, `more` further settings, and `scram` users to begin with,
-        as the storage tool takes them.
+        `ports` are those of its listeners by name, one of them `PLAINTEXT`.  `controllers` are the controller ports of
+        all nodes, which are numbered from 1.  `protocols` are the security protocols of listeners that are not plain,
+        `more` further settings, and `scram` users to begin with, as the storage tool takes them.
         """
         self._settings.write_text(
             _SETTINGS.format(

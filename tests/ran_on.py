@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:  # pytest wants to load these two itself, to rewrite their assertions
     from tests.kafka_servers import Broker
+    from tests.postgresql_server import PostgreSQL
     from tests.redis_servers import Cluster, RedisServer
 
 _USED = pytest.StashKey[dict[str, set[str]]]()
@@ -50,6 +51,10 @@ def _cluster(cluster: Cluster) -> str:
     return f"{kind} Cluster {version}"
 
 
+def _postgresql(server: PostgreSQL) -> str:
+    return server.version
+
+
 @cache
 def _redis(server: RedisServer) -> tuple[str, str]:
     with server.client() as client:
@@ -64,4 +69,5 @@ _FIXTURES: Final[Mapping[str, Callable[[Any], str]]] = {
     "apache_kafka": _broker,
     "redis_server": _server,
     "redis_cluster": _cluster,
+    "postgresql": _postgresql,
 }

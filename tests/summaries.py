@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from aggregator.schema import SCHEMA_FILE, Summary
+from aggregator.summary import SCHEMA_FILE, Summary
 
 _formats = jsonschema.FormatChecker(formats=())
 
@@ -34,13 +34,17 @@ def check_schema(document: dict[str, Any]) -> None:
 
 def check_summary(value: bytes) -> Summary:
     """Read the value of a summary record; raises where the schema, the model or its own arithmetic is broken."""
-    check_schema(json.loads(value))
+    document = json.loads(value)
+    check_schema(document)
     summary = Summary.model_validate_json(value)
+    assert summary.model_dump(mode="json") == document, "a field that the model does not know"
     assert summary.summary_id.endswith(f"@{summary.revision}")
     assert summary.tokens.total == summary.tokens.prompt + summary.tokens.completion
     assert summary.user_id == (summary.user_ids[0] if summary.user_ids else None)
     assert summary.services == sorted(summary.services)
     assert len(summary.traces) <= summary.trace_count
-    starts = [(trace.started_at is None, trace.started_at or "", trace.trace_id) for trace in summary.traces]
+    starts = [
+        (trace.started_at is None, trace.started_at or summary.opened_at, trace.trace_id) for trace in summary.traces
+    ]
     assert starts == sorted(starts)
     return summary

@@ -41,7 +41,12 @@ class Pages:
         self._walks = walks
 
     async def page(self, query: Query, cursor: str | None, limit: int) -> Page:
-        """See `Client.list`."""
+        """See `Client.list`; what has changed since the indexes were written stands on its page as its figures say."""
+        page = await self._page(query, cursor, limit)
+        page.sessions.sort(key=query.sort.figure, reverse=not query.ascending)
+        return page
+
+    async def _page(self, query: Query, cursor: str | None, limit: int) -> Page:
         if cursor is None:
             return await self._first(query, limit)
         position = Cursor.decode(cursor, query)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Annotated, NamedTuple
@@ -13,7 +14,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.adapters.redis.listing import Entry
-from aggregator.client.models import Session
+from aggregator.client.models import Session, to_ms
 from aggregator.ports import IndexOrder
 
 
@@ -35,6 +36,22 @@ class Sort(StrEnum):
     def order(self) -> IndexOrder:
         """The index that is sorted so."""
         return IndexOrder(self.value)
+
+    def figure(self, session: Session) -> float | Decimal:
+        """What a session is sorted by, as its index has it."""
+        match self:
+            case Sort.RECENT:
+                return to_ms(session.ended_at or session.last_activity_at)
+            case Sort.DURATION:
+                return session.duration_ms or 0.0
+            case Sort.TOKENS:
+                return session.tokens.total
+            case Sort.COST:
+                return session.cost_usd
+            case Sort.ERRORS:
+                return session.error_count
+            case Sort.TRACES:
+                return session.trace_count
 
 
 class StatusFilter(StrEnum):

@@ -27,7 +27,7 @@ _ORDERS: Final = (
 )
 _NANO: Final = Decimal(10) ** -9
 _DURATION_EDGES_MS: Final = (0, 1e3, 3e3, 1e4, 3e4, 6e4, 3e5, 9e5, 3.6e6, 1.44e7)
-_STEPS_S: Final = (60, 300, 900, 3600, 10_800, 21_600, 86_400, 604_800, 2_592_000)
+_STEPS_S: Final = (5, 15, 60, 300, 900, 3600, 10_800, 21_600, 86_400, 604_800, 2_592_000)
 _MOST_STEPS: Final = 60
 
 Figures = tuple[float, ...]

@@ -34,6 +34,7 @@ _EXPORT_EVERY_MS: Final = 200
 _EXPORT_TIMEOUT_S: Final = 5.0
 _REPEAT_EVERY: Final = 6  # batches
 _CONVERSATIONS: Final = 6  # at once
+_SHORT: Final = 0.9  # of the sessions; the others go on and on, as an agent does that finds no end
 _RETURN_AFTER_S: Final = 9.0  # longer than the demo's idle timeout: the session is closed by then
 
 
@@ -127,7 +128,8 @@ class Traffic:
         while not stop.is_set():
             ref = SessionRef(app.project, f"{app.project}-{random.getrandbits(32):08x}")
             user = dice.choice(_USERS)
-            for _ in range(dice.randint(2, 6)):
+            turns = dice.randint(2, 6) if dice.random() < _SHORT else dice.randint(12, 20)
+            for _ in range(turns):
                 if not stop.is_set():
                     await self._take_turn(app, ref, user, dice)
                 await self._idle(dice.uniform(0.2, 1.0), stop)

@@ -1,6 +1,7 @@
 """The commands under `sessions`.
 
-Exit codes: 0 all is well, 1 there is no such session or a server is away, 2 a setting or an option is wrong.
+Exit codes: 0 all is well, 1 there is no such session or a server is away, 2 a setting or an option is wrong, 130 ended
+by Ctrl-C.
 What goes to a pipe has no colours, no pager and no cut lines; `--json` gives what the HTTP API gives.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -235,9 +237,10 @@ async def _top(settings: Settings, query: Query, every_s: float, count: int | No
     from rich.live import Live
 
     console = Console()
+    live = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal and not as_json else None
     looks = 0
     async with Client.from_settings(settings) as client:
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal and not as_json) as live:
+        with live or nullcontext():
             while count is None or looks < count:
                 if looks:
                     await asyncio.sleep(every_s)
@@ -249,7 +252,7 @@ async def _top(settings: Settings, query: Query, every_s: float, count: int | No
                     continue
                 now = datetime.now(UTC)
                 table = session_table(page.sessions, now, title=f"by {query.sort}, {now:%H:%M:%S} UTC")
-                if console.is_terminal:
+                if live is not None:
                     live.update(table, refresh=True)
                 else:
                     _print(table)

@@ -170,11 +170,17 @@ def _bar(session: SessionDetail, trace: Trace) -> Mapping[str, str] | None:
     return {"x": f"{start:.1f}", "width": f"{min(width, _AXIS - start):.1f}"}
 
 
+def _edge(ms: float) -> str:
+    """A round duration, short enough for a chart."""
+    unit, size = next(((unit, size) for unit, size in (("h", 3.6e6), ("m", 6e4)) if ms >= size), ("s", 1e3))
+    return f"{ms / size:g} {unit}"
+
+
 def _charts(totals: Totals) -> dict[str, Any]:
     """What app.js draws."""
     times = [bucket.start.timestamp() for bucket in totals.over_time]
     labels = [
-        f"≥ {duration(bucket.from_ms)}" if bucket.to_ms is None else f"< {duration(bucket.to_ms)}"
+        f"≥ {_edge(bucket.from_ms)}" if bucket.to_ms is None else f"< {_edge(bucket.to_ms)}"
         for bucket in totals.durations
     ]
     step_s = totals.step_s

@@ -13,8 +13,8 @@ from aggregator.client.walks import Walk, Walks
 from aggregator.core.model import SessionRef
 from aggregator.ports import SessionPut
 from tests.client.conftest import Place
-from tests.client.sessions import T0, expected
-from tests.contract.builders import T0_MS, T0_US, gone, ref, trace_put
+from tests.client.sessions import T0, expected, fill, puts, whole_put
+from tests.contract.builders import HOUR_US, T0_MS, T0_US, gone, ref, trace_put
 from tests.indexes import Hashes, session_hashes
 
 QUERIES = [
@@ -104,6 +104,22 @@ async def test_pages_hold_each_session_once_while_figures_move(filled: Place) ->
         await filled.stores.index.write(movers, now_ms=T0_MS + number)
     assert sorted(one for one in seen if not one.session_id.startswith("new-")) == sorted(there)
     assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("sort", Sort)
+@pytest.mark.parametrize("ascending", [False, True])
+async def test_a_page_is_in_order_also_while_the_indexes_are_behind(place: Place, sort: Sort, ascending: bool) -> None:
+    made = list(puts(40, projects=["demo"]))
+    await fill(place.stores, made, now_ms=T0_MS)
+    for number, one in enumerate(made[::3]):
+        start_us = T0_US + 60 * HOUR_US + number * 1_000_000
+        counts = {"prompt_tokens": 10**6 + number, "error_count": 50 + number, "cost_whole_usd": 90 + number}
+        more = whole_put(9000 + number, started_us=start_us, ended_us=start_us + 1000, counts=counts)
+        await place.stores.sessions.put([SessionPut(one.ref, [more])])
+    shown = (await place.client.list(Query(sort=sort, ascending=ascending), limit=40)).sessions
+    assert len(shown) == 40
+    figures = [sort.figure(session) for session in shown]
+    assert figures == sorted(figures, reverse=not ascending)
 
 
 async def test_a_page_that_was_shown_can_be_shown_again(filled: Place) -> None:

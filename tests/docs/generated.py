@@ -1,8 +1,8 @@
-"""What is generated in the documents: code of docs/instrument.md, the README's coverage table, settings and events.
+"""What is generated in the documents: code blocks, the README's coverage table, settings and events.
 
 `make docs` writes them; a test fails where they are not what would be written.
 A code block under `<!-- producers/<file>#<region> -->` shows the lines of that producer between `docs: begin <region>`
-and the next `docs: end`, less the marks by which the stubs tell sessions apart.
+and the next `docs: end`, less the marks by which the stubs tell sessions apart; `consumers/` is the same.
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ from tests.interop.results import Row
 
 ROOT: Final = Path(__file__).parents[2]
 INSTRUMENT: Final = ROOT / "docs" / "instrument.md"
+CONSUME: Final = ROOT / "docs" / "consume.md"
+FOLDERS: Final = {"producers": FOLDER, "consumers": ROOT / "tests" / "consume" / "consumers"}
 README: Final = ROOT / "README.md"
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
 EVENTS: Final = ROOT / "docs" / "events.md"
 
-_BLOCK: Final = re.compile(r"^(<!-- producers/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
-_REGION: Final = re.compile(r"^ *(?:#|//) docs: begin (\S+)\n(.*?)^ *(?:#|//) docs: end$", re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(
+    r"^(<!-- (producers|consumers)/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```\n)?", re.MULTILINE | re.DOTALL
+)
+_REGION: Final = re.compile(
+    r"^ *(?:#|//|--) docs: begin (\S+)\n(.*?)^ *(?:#|//|--) docs: end$", re.MULTILINE | re.DOTALL
+)
 _MARK: Final = re.compile(r" ?\[\[s-[a-z0-9-]+\]\]")
 _TABLE: Final = re.compile(r"(<!-- coverage: begin -->\n).*?(<!-- coverage: end -->)", re.DOTALL)
-_LANGUAGES: Final = {".py": "python", ".mjs": "js"}
+_LANGUAGES: Final = {".py": "python", ".mjs": "js", ".sql": "sql"}
 
 
 def regions(path: Path) -> dict[str, str]:
-    """The marked lines of a producer, by region, as documents show them."""
+    """The marked lines of a file, by region, as documents show them."""
     found = {}
     for name, lines in _REGION.findall(path.read_text(encoding="utf-8")):
         shown = "\n".join(line for line in lines.splitlines() if "docs: " not in line)
@@ -43,17 +49,17 @@ def regions(path: Path) -> dict[str, str]:
 
 
 def all_regions() -> set[str]:
-    """Every region that there is, as `<file>#<region>`."""
-    scripts = [path for path in sorted(FOLDER.iterdir()) if path.suffix in _LANGUAGES]
-    return {f"{path.name}#{name}" for path in scripts for name in regions(path)}
+    """Every region that there is, as `<folder>/<file>#<region>`."""
+    files = [(kind, path) for kind, folder in FOLDERS.items() for path in folder.iterdir()]
+    return {f"{kind}/{path.name}#{name}" for kind, path in files if path.suffix in _LANGUAGES for name in regions(path)}
 
 
 def with_code(text: str) -> str:
     """The text with its code blocks as they should be."""
 
     def block(found: re.Match[str]) -> str:
-        path = FOLDER / found[2]
-        return f"{found[1]}\n```{_LANGUAGES[path.suffix]}\n{regions(path)[found[3]]}\n```\n"
+        path = FOLDERS[found[2]] / found[3]
+        return f"{found[1]}\n```{_LANGUAGES[path.suffix]}\n{regions(path)[found[4]]}\n```\n"
 
     return _BLOCK.sub(block, text)
 
@@ -83,7 +89,8 @@ def _tokens(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    INSTRUMENT.write_text(with_code(INSTRUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in (INSTRUMENT, CONSUME):
+        document.write_text(with_code(document.read_text(encoding="utf-8")), encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
     CONFIGURATION.write_text(settings_page.page(), encoding="utf-8")
     EVENTS.write_text(events_page.page(), encoding="utf-8")

@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from aggregator.settings import variables
 from aggregator.telemetry import Event
 from tests.docs import events_page, settings_page
 from tests.docs.generated import (
     CONFIGURATION,
+    CONSUME,
     EVENTS,
     INSTRUMENT,
     README,
@@ -24,21 +27,26 @@ from tests.docs.generated import (
 from tests.interop import environments, results
 from tests.interop.catalogue import FOLDER, producers
 
+DOCUMENTS = (INSTRUMENT, CONSUME)
 
-def test_code_blocks_are_what_the_producers_run() -> None:
-    text = INSTRUMENT.read_text(encoding="utf-8")
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_code_blocks_are_what_is_run(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
     assert text == with_code(text), "make docs"
 
 
-def test_every_block_of_a_programming_language_comes_from_a_producer() -> None:
-    text = INSTRUMENT.read_text(encoding="utf-8")
-    assert len(re.findall(r"^```(?:python|js|ts)", text, re.MULTILINE)) == len(
-        re.findall(r"^<!-- producers/", text, re.MULTILINE)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_block_of_a_programming_language_comes_from_a_file(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert len(re.findall(r"^```(?:python|js|ts|sql)", text, re.MULTILINE)) == len(
+        re.findall(r"^<!-- (?:producers|consumers)/", text, re.MULTILINE)
     )
 
 
 def test_every_region_is_shown_once() -> None:
-    shown = re.findall(r"^<!-- producers/(\S+) -->", INSTRUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    shown = re.findall(r"^<!-- ((?:producers|consumers)/\S+) -->", text, re.MULTILINE)
     assert sorted(shown) == sorted(all_regions())
 
 

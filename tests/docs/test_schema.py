@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +15,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from aggregator.schema import SCHEMA_FILE, Summary, schema_text
+from aggregator.summary import SCHEMA_FILE, Summary, schema_text
 from tests.summaries import check_schema, check_summary
 
 TOKENS = {
@@ -88,7 +92,7 @@ def test_the_schema_file_is_what_the_model_gives() -> None:
 
 def test_the_documented_example_is_valid() -> None:
     summary = check_summary(json.dumps(EXAMPLE).encode())
-    assert summary.model_dump(by_alias=True) == EXAMPLE
+    assert json.loads(summary.model_dump_json()) == EXAMPLE
 
 
 @pytest.mark.parametrize(
@@ -120,9 +124,10 @@ def test_every_field_is_required(field: str) -> None:
 
 
 def test_consumers_accept_later_fields_and_our_own_tests_do_not() -> None:
-    later = {**EXAMPLE, "later": 1}
+    later = {**EXAMPLE, "later": 1, "tokens": {**TOKENS, "later": 1}}
     check_schema(later)
-    with pytest.raises(ValidationError):
+    assert json.loads(Summary.model_validate_json(json.dumps(later)).model_dump_json()) == EXAMPLE
+    with pytest.raises(AssertionError, match="does not know"):
         check_summary(json.dumps(later).encode())
 
 
@@ -146,3 +151,27 @@ def assert_only_grown(old: Any, new: Any, place: str) -> None:
             assert set(value) <= set(new[name]), place
         elif name not in ("title", "description"):
             assert_only_grown(value, new[name], f"{place}/{name}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("schema", "session-summary/2"), ("revision", "1"), ("opened_at", "soon"), ("cost_usd", "-1.000000000")],
+)
+def test_the_model_refuses_what_it_would_misread(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Summary.model_validate_json(json.dumps({**EXAMPLE, field: value}))
+
+
+def test_a_summary_knows_its_types_and_its_version() -> None:
+    summary = Summary.model_validate_json(json.dumps(EXAMPLE))
+    assert summary.cost_usd == Decimal("0.0123")
+    assert summary.version == (datetime(2026, 11, 22, 10, 0, 0, 400_000, tzinfo=UTC), 1)
+    assert summary.started_at is not None
+    assert summary.started_at < summary.version[0]
+
+
+def test_the_model_is_light_to_import() -> None:
+    code = "import sys, aggregator.summary; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pydantic" in done.stdout.split()
+    assert not {"aiokafka", "redis", "structlog", "typer", "prometheus_client"} & set(done.stdout.split())

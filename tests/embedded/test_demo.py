@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
@@ -80,17 +81,23 @@ def test_fifteen_seconds_end_with_totals_that_agree(tmp_path: Path) -> None:
         endpoint = re.search(r"OTEL_EXPORTER_OTLP_ENDPOINT=(http://127.0.0.1:\d+) ", introduction)
         assert endpoint
         send_own_span(endpoint[1])
+        assert (
+            introduction.count("http://", 0, introduction.index(f"{endpoint[1]} ")) == 1
+        )  # the web view's comes first
+        page = re.search(r"^See the sessions at (http://127.0.0.1:\d+/) ", introduction, re.MULTILINE)
+        assert page
+        seen = read_until(demo, "^open    ")
+        assert "id=mine" in httpx.get(page[1], timeout=10).text
         out, err = demo.communicate(timeout=90)
     assert (demo.returncode, err) == (0, "")
     assert "redis-cli -p " in introduction
-    *lines, last = out.splitlines()
+    *lines, last = (seen + out).splitlines()
     total = TOTAL.fullmatch(last)
     assert total, last
     assert int(total["closed"]) == int(total["sent"]) > 3
     assert total["others"] == "1 session of other applications; "
     assert any(line.startswith("closed  default/mine: ") for line in lines)
     assert sum(line.startswith("closed  ") for line in lines) >= int(total["closed"])
-    assert any(line.startswith("open    ") for line in lines)
     assert not [pid for pid in started if runs(pid)]
     assert list(tmp_path.iterdir()) == []
 

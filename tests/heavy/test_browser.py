@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from aggregator.adapters.redis.connections import connect
 from aggregator.core.model import SessionRef
 from tests.contract.conftest import redis_stores
+from tests.embedded.test_demo import read_until, running
 from tests.heavy.conftest import Many, in_a_thread
 from tests.redis_servers import RedisServer, redis_servers_available
 from tests.web.shop import KEYS, add_trace, stock, web
@@ -238,22 +243,39 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     assert wide == 0
 
 
-def test_pictures(browser: Browser, at: str, tmp_path: Path) -> None:
-    """Those of the README, with PICTURES=1 in the environment; else somewhere that nobody keeps."""
-    directory = PICTURES if os.environ.get("PICTURES") else tmp_path
-    directory.mkdir(parents=True, exist_ok=True)
-    page = browser.new_page(viewport={"width": 1280, "height": 720})
-    for name, path in {
-        "sessions": "/?sort=cost&status=open",
-        "session": "/session?project=travel&id=runaway-agent",
-        "project": "/project?project=travel",
-    }.items():
-        page.goto(at + path)
-        if name == "project":
-            page.wait_for_selector(".u-wrap canvas")
-        page.screenshot(path=directory / f"{name}.png")
-        assert (directory / f"{name}.png").stat().st_size > 20_000
-    page.close()
+def test_pictures(browser: Browser, tmp_path: Path) -> None:
+    """Of the demo's traffic: those of the README with PICTURES=1, else sooner and where nobody keeps them."""
+    keep = bool(os.environ.get("PICTURES"))
+    directory = PICTURES if keep else tmp_path
+    with running("seconds=None, http_port=0", tmp_path) as demo:
+        address = re.search(r"See the sessions at (http://\S+)/ ", read_until(demo, "See the sessions at"))
+        assert address
+        read_until(demo, r"^open    [1-9]")
+        draining = threading.Thread(target=demo.communicate, daemon=True)
+        draining.start()
+        time.sleep(100 if keep else 10)
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        for name, path in paths_of_the_demo(page, address[1]).items():
+            page.goto(address[1] + path)
+            if name == "project":
+                page.wait_for_selector(".u-wrap canvas")
+            page.screenshot(path=directory / f"{name}.png")
+            assert 20_000 < (directory / f"{name}.png").stat().st_size < 150_000
+        page.close()
+        demo.send_signal(signal.SIGINT)
+        draining.join(timeout=60)
+        assert demo.returncode == 0
+
+
+def paths_of_the_demo(page: Page, address: str) -> dict[str, str]:
+    """The dearest sessions, the longest one of them that has an error, and its project."""
+    found = page.request.get(f"{address}/api/v1/sessions?sort=traces&limit=200").json()["sessions"]
+    session = next(one for one in found if one["error_count"])
+    return {
+        "sessions": "/?sort=cost",
+        "session": f"/session?project={session['project']}&id={session['session_id']}",
+        "project": f"/project?project={session['project']}",
+    }
 
 
 @pytest.mark.timeout(600)

@@ -11,7 +11,7 @@ import os
 import pty
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -32,6 +32,8 @@ from aggregator.sessions.export import COLUMNS
 from tests.client.sessions import fill, puts, whole_put
 from tests.contract.builders import T0_MS, T0_US
 from tests.contract.conftest import Stores, redis_stores
+from tests.docs.test_schema import EXAMPLE
+from tests.e2e.waiting import until
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, redis_servers_available
 from tests.sessions.hostile import ESCAPES, FORMULA, HOSTILE
@@ -251,29 +253,163 @@ async def test_on_a_terminal_there_are_colours_and_a_long_list_goes_through_the_
     assert "\x1b[" not in await on_terminal(shop, "ls", "-n", "3", NO_COLOR="1", TERM="dumb")
 
 
-async def on_terminal(shop: Shop, *arguments: str, **environ: str) -> str:
-    """What a command writes on a terminal of 40 lines, with a pager that says that it was used."""
-    main, terminal = pty.openpty()
+async def test_top_is_live_on_a_terminal_and_leaves_it_as_it_was(shop: Shop) -> None:
+    await fill(shop.stores, list(puts(60)), now_ms=T0_MS)
+    who = SessionRef("demo", "growing")
+
+    async def interrupt_when_it_has_grown(terminal: Terminal) -> None:
+        await terminal.shows("by tokens")
+        assert "growing" not in terminal.text
+        await shop.stores.sessions.put([SessionPut(who, [whole_put(9, counts={"prompt_tokens": 987_654_321})])])
+        await shop.stores.schedule.add([(who, T0_MS)])
+        await shop.stores.index.write([who], now_ms=T0_MS + 1)
+        await terminal.shows("growing")
+        assert "987,654,321" in terminal.text
+        terminal.type(b"\x03")
+
+    code, seen = await at_terminal(shop, "top", "--sort", "tokens", "--every", "0.2", then=interrupt_when_it_has_grown)
+    assert code == 130
+    assert seen.startswith("\x1b[?1049h")  # the other screen, and back
+    assert seen.endswith("\x1b[?25h\x1b[?1049l")
+    assert "Traceback" not in seen
+    code, seen = await at_terminal(shop, "top", "--count", "1", "--json")
+    assert (code, len(json.loads(seen)["sessions"]) > 3) == (0, True)
+
+
+async def test_tail_shows_what_closes_from_now_on_until_ctrl_c(kafka_broker: Broker, shop: Shop) -> None:
+    topic = await kafka_broker.create_topic()
+    shop.environ["AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS"] = kafka_broker.bootstrap_servers
+    shop.environ["AGGREGATOR_KAFKA__SUMMARY_TOPIC"] = topic
+    document = EXAMPLE | {"user_id": None, "session_id": "before"}
+
+    async def interrupt_when_it_is_there(terminal: Terminal) -> None:
+        async with kafka_broker.producer() as producer:
+            await producer.send_and_wait(topic, json.dumps(document).encode())
+
+            async def look() -> bool:
+                await producer.send_and_wait(topic, json.dumps(document | {"session_id": "now"}).encode())
+                await asyncio.sleep(0.2)
+                return "demo/now" in terminal.text
+
+            await until("the summary is shown", look)
+        terminal.type(b"\x03")
+
+    code, seen = await at_terminal(shop, "tail", then=interrupt_when_it_is_there)
+    assert code == 130
+    assert "closed  demo/now: 1 m 01 s, 1 trace, 1,500 tokens, $0.0123, 1 error\r\n" in seen
+    assert "Traceback" not in seen
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [("sessions ", {"ls", "show", "top", "tail", "export"}), ("sessions ls --sort ", {sort.value for sort in Sort})],
+)
+async def test_the_shell_completes_commands_and_values(shop: Shop, words: str, wanted: set[str]) -> None:
+    assert shop
+    variables = {
+        "_SESSION_AGGREGATOR_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"session-aggregator {words}",
+        "COMP_CWORD": str(1 + words.count(" ")),
+    }
+    program = Path(sys.executable).with_name("session-aggregator")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "aggregator", "sessions", *arguments),
+        program, env={**os.environ, **variables}, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert wanted <= set(out.decode().split())
+
+
+async def test_a_reader_that_has_enough_ends_it_quietly(shop: Shop) -> None:
+    await fill(shop.stores, list(puts(700)), now_ms=T0_MS)
+    code = "sessions export | head -n 1; echo ${PIPESTATUS[0]}"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f"{sys.executable} -m aggregator {code}"),
+        env={**os.environ, **shop.environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    first, ended = out.decode().splitlines()
+    assert json.loads(first)["project"]
+    assert ended == "1"
+    assert b"Traceback" not in err
+
+
+async def test_parquet_without_its_package_says_what_to_install(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = await shop("export", "-f", "parquet", "-O", str(tmp_path / "out.parquet"))
+    assert code == 2
+    assert "pip install 'session-aggregator[parquet]'" in err
+
+
+class Terminal:
+    """The other side of a command's terminal."""
+
+    def __init__(self, main: int) -> None:
+        self._main = main
+        self.text = ""
+
+    async def follow(self) -> None:
+        """Read until the command ends."""
+        seen = b""
+        while True:
+            try:
+                part = await asyncio.to_thread(os.read, self._main, 65_536)
+            except OSError:  # how Linux says that the other side is closed
+                return
+            if not part:
+                return
+            seen += part
+            self.text = seen.decode(errors="ignore")
+
+    async def shows(self, text: str) -> None:
+        async def look() -> bool:
+            return text in self.text
+
+        await until(f"{text!r} is shown", look)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._main, keys)
+
+
+async def on_terminal(shop: Shop, *arguments: str, **environ: str) -> str:
+    """What a command writes on a terminal."""
+    code, seen = await at_terminal(shop, *arguments, then=None, **environ)
+    assert code == 0
+    return seen
+
+
+async def at_terminal(
+    shop: Shop,
+    *arguments: str,
+    then: Callable[[Terminal], Awaitable[None]] | None = None,
+    **environ: str,
+) -> tuple[int, str]:
+    """Exit code, and what is written on a terminal of 40 lines, with a pager that says that it was used."""
+    main, other = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", "--wait", sys.executable, "-m", "aggregator", "sessions", *arguments),
         env={
             **os.environ, "LINES": "40", "COLUMNS": "150", "TERM": "xterm", "PAGER": "sh -c 'echo PAGED; cat'",
             **shop.environ, **environ,
         },
-        stdin=terminal,
-        stdout=terminal,
+        stdin=other,
+        stdout=other,
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    os.close(terminal)
-    seen = b""
-    while True:
-        try:
-            part = await asyncio.to_thread(os.read, main, 65_536)
-        except OSError:  # how Linux says that the other side is closed
-            break
-        if not part:
-            break
-        seen += part
-    os.close(main)
-    assert await process.wait() == 0
-    return seen.decode()
+    os.close(other)
+    terminal = Terminal(main)
+    following = asyncio.create_task(terminal.follow())
+    try:
+        if then is not None:
+            await then(terminal)
+        code = await asyncio.wait_for(process.wait(), timeout=30)
+        await following
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(main)
+    return code, terminal.text

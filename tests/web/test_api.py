@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -15,6 +18,7 @@ from pydantic import SecretStr
 
 from aggregator.adapters.redis.connections import connect
 from aggregator.client import Client, Query, Session, Sort
+from aggregator.client.models import to_ms
 from aggregator.core.errors import ConfigurationError
 from aggregator.core.model import SessionRef
 from aggregator.ports import SessionPut
@@ -260,6 +264,32 @@ def test_a_template_that_could_lead_elsewhere_is_refused(redis_server: RedisServ
         TraceLinks(template)
 
 
+def template_of(backend: str) -> str:
+    """What README gives for it."""
+    found = re.search(rf"^\| {backend} \| `(\S+)` \|$", Path("README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, backend
+    return found[1]
+
+
+@pytest.mark.parametrize("backend", ["Jaeger", "Phoenix", "Langfuse", "Arize AX", "Tempo, in Grafana"])
+async def test_readme_s_templates_lead_to_the_trace(redis_url: str, backend: str) -> None:
+    async with Client(redis_url) as client, asking(redis_url, trace_url=template_of(backend)) as ask:
+        page = await client.list(Query(project="demo", sort=Sort.DURATION), limit=1)
+        session = await client.get("demo", page.sessions[0].session_id)
+        assert session is not None
+        trace = session.traces[0]
+        assert trace.started_at is not None
+        shown = (await ask.get("/session", params={"project": "demo", "id": session.session_id})).text
+    links = [html.unescape(link) for link in re.findall(r'href="(https://[^"]*)"', shown)]
+    assert len(links) == len(session.traces)
+    assert trace.trace_id in links[0]
+    assert "{" not in links[0]
+    if backend == "Tempo, in Grafana":
+        panes = json.loads(parse_qs(urlsplit(links[0]).query)["panes"][0])
+        assert panes["t"]["queries"][0]["query"] == trace.trace_id
+        assert panes["t"]["range"]["from"] == str(to_ms(trace.started_at))
+
+
 async def test_changes_are_sent_as_they_come(redis_server: RedisServer, redis_url: str) -> None:
     connections = connect(redis_server.url)
     stores = redis_stores(connections, None, KEYS)
@@ -292,6 +322,13 @@ async def test_changes_are_sent_as_they_come(redis_server: RedisServer, redis_ur
     fields = dict(line.partition(": ")[::2] for line in event.splitlines())
     assert fields["event"] == "changes"
     assert json.loads(fields["data"])["position"] == int(fields["id"])
+    gone.set()
+    await serving
+    sent.clear()
+    gone.clear()
+    scope["headers"] = [(b"host", b"localhost"), (b"last-event-id", str(int(fields["id"]) - 1).encode())]
+    serving = asyncio.create_task(app(scope, receive, send))
+    await until("what came since is sent again", lambda: came(b'"session_id":"new"'))
     gone.set()
     await serving
     await client.close()

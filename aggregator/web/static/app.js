@@ -12,7 +12,7 @@
 
   function moment(seconds, step) {
     var text = new Date(seconds * 1000).toISOString();
-    return step >= 86400 ? text.slice(5, 10) : text.slice(11, 16);
+    return step >= 86400 ? text.slice(5, 10) : text.slice(11, step < 60 ? 19 : 16);
   }
 
   function options(chart, width) {
@@ -26,7 +26,7 @@
       x.splits = function () { return chart.x; };
       x.values = function () { return chart.labels; };
       x.rotate = -45;
-      x.size = 70;
+      x.size = 56;
     }
     return {
       width: width, height: 220, tzDate: function (s) { return uPlot.tzDate(new Date(s * 1000), "UTC"); },

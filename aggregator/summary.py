@@ -1,27 +1,43 @@
-"""The summary of a session as its consumers see it, and the JSON Schema made of it.
+"""The summary of a session as its consumers read it: `Summary.model_validate_json(record.value)`.
 
-`python -m aggregator.schema` writes the schema file anew.  The service itself writes summaries without these models
+This module is public and needs nothing but pydantic.  Times are aware datetimes in UTC, costs are decimals; fields that
+a later version adds are passed over.  `model_dump_json()` gives the document as the worker wrote it.
+
+`python -m aggregator.summary` writes the JSON Schema anew.  The service itself writes summaries without these models
 (core/summary.py); the tests hold each summary to them.
 """
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 SCHEMA_FILE: Final = Path(__file__).with_name("session-summary-1.schema.json")
 
 Count = Annotated[int, Field(ge=0)]
-Cost = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]{9}$", description="US dollars with nine decimals")]
+Cost = Annotated[
+    Decimal,
+    Field(ge=0),
+    PlainSerializer(lambda cost: f"{cost:.9f}", return_type=str, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+\.[0-9]{9}$", "description": "US dollars with nine decimals"}
+    ),
+]
 Time = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
-        description="RFC 3339 in UTC with microseconds",
-        json_schema_extra={"format": "date-time"},
+    datetime,
+    PlainSerializer(lambda time: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
+            "description": "RFC 3339 in UTC with microseconds",
+            "format": "date-time",
+        }
     ),
 ]
 Duration = Annotated[float, Field(description="Milliseconds with a resolution of one microsecond")]
@@ -31,8 +47,7 @@ SessionId = Annotated[str, Field(min_length=1)]
 
 
 class _Part(BaseModel):
-    # Strict here, so that a misspelt field is found; the published schema is open, so that fields may be added.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, serialize_by_alias=True)
 
 
 class Tokens(_Part):
@@ -124,6 +139,11 @@ class Summary(_Part):
     flags: Flags
     truncated: Annotated[bool, Field(description="Sums are complete, details may not be")]
 
+    @property
+    def version(self) -> tuple[datetime, int]:
+        """(`opened_at`, `revision`): of a session's summaries the greatest counts, of equals the last on the topic."""
+        return self.opened_at, self.revision
+
 
 def schema_text() -> str:
     """The JSON Schema (2020-12) as it is kept in the schema file."""
@@ -131,8 +151,6 @@ def schema_text() -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Summary.model_json_schema(by_alias=True),
     }
-    for part in (document, *document["$defs"].values()):
-        part.pop("additionalProperties", None)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,0 +1,1 @@
+"""What docs/consume.md shows, run: consumers of the summaries, in `consumers/`."""

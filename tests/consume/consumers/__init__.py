@@ -1,0 +1,1 @@
+"""Programs that read summaries, as docs/consume.md shows them; nothing of the tests is imported here."""
