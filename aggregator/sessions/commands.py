@@ -44,7 +44,9 @@ Run = Callable[[Callable[[Settings], Awaitable[int]]], None]
 
 def sessions_app(run: Run) -> typer.Typer:
     """The group of commands; `run` reads the settings, runs the work and exits with its code."""
-    app = typer.Typer(no_args_is_help=True, help="Look at sessions in Redis: find, show, follow, export; and erase them.")
+    app = typer.Typer(
+        no_args_is_help=True, help="Look at sessions in Redis: find, show, follow, export; and erase them."
+    )
 
     @app.command("ls")
     def ls(
