@@ -59,14 +59,14 @@ class KafkaSettings(_Group):
     """Brokers to begin with, `host:port`; the others are learnt from them."""
     topics: Annotated[tuple[Topic, ...], CommaSeparated, Field(min_length=1)] = ("otlp_spans",)
     """Input topics."""
-    topic_pattern: RegularExpression | None = Field(None, examples=["otlp_spans_.*"])
+    topic_pattern: RegularExpression | None = Field(default=None, examples=["otlp_spans_.*"])
     """A regular expression for input topics, instead of the list."""
     encoding: Encoding = Encoding.AUTO
     """How records are encoded; `auto` tells them apart by content."""
     group_id: Annotated[str, Field(min_length=1)] = "session-aggregator"
     """The consumer group that all workers of one deployment share."""
     group_instance_id: Annotated[str, Field(min_length=1, max_length=249)] | None = Field(
-        None, examples=["session-aggregator-0"]
+        default=None, examples=["session-aggregator-0"]
     )
     """Static membership: a name that a worker keeps over restarts and shares with no other, such as the pod's in a
     StatefulSet; see [guarantees](guarantees.md#rolling-restarts)."""
@@ -89,15 +89,15 @@ class KafkaSettings(_Group):
     """Whether brokers are spoken to by TLS, and ask for a log-in."""
     sasl_mechanism: SaslMechanism = SaslMechanism.PLAIN
     """How to log in, with a protocol that begins with `SASL`."""
-    sasl_username: Annotated[str, Field(min_length=1)] | None = Field(None, examples=["sessions"])
+    sasl_username: Annotated[str, Field(min_length=1)] | None = Field(default=None, examples=["sessions"])
     """The user to log in as."""
     sasl_password: SecretStr | None = None
     """The user's password."""
-    ssl_ca_file: FilePath | None = Field(None, examples=["/tls/kafka/ca.crt"])
+    ssl_ca_file: FilePath | None = Field(default=None, examples=["/tls/kafka/ca.crt"])
     """PEM file of the authorities that sign the brokers' certificates; without it the system's."""
-    ssl_cert_file: FilePath | None = Field(None, examples=["/tls/kafka/tls.crt"])
+    ssl_cert_file: FilePath | None = Field(default=None, examples=["/tls/kafka/tls.crt"])
     """PEM file of the client certificate, with what leads to its authority."""
-    ssl_key_file: FilePath | None = Field(None, examples=["/tls/kafka/tls.key"])
+    ssl_key_file: FilePath | None = Field(default=None, examples=["/tls/kafka/tls.key"])
     """PEM file of the client certificate's key, where it is not in the same file."""
     ssl_key_password: SecretStr | None = None
     """The key's password."""
@@ -152,11 +152,11 @@ class SessionSettings(_Group):
     """Spans tracked in one trace."""
     max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Traces tracked in one session."""
-    id_attributes: Annotated[Names, Field(max_length=32)] = Field((), examples=["acme.chat.id"])
+    id_attributes: Annotated[Names, Field(max_length=32)] = Field(default=(), examples=["acme.chat.id"])
     """Own span attributes that name the session, before all that are known."""
-    user_attributes: Names = Field((), examples=["acme.account"])
+    user_attributes: Names = Field(default=(), examples=["acme.account"])
     """Own span attributes that name the user, before all that are known."""
-    ignored_attributes: IgnoredNames = Field((), examples=["session.id"])
+    ignored_attributes: IgnoredNames = Field(default=(), examples=["session.id"])
     """Known attributes that name neither session nor user here, on spans and resources alike, say `session.id` where
     it is a browser's; one of the own attributes above is read all the same."""
     project_attributes: Names = ("openinference.project.name", "arize.project.name", "model_id")
@@ -168,7 +168,7 @@ class PricingSettings(_Group):
 
     enabled: bool = True
     """Price calls that report no cost."""
-    file: FilePath | None = Field(None, examples=["/etc/prices.toml"])
+    file: FilePath | None = Field(default=None, examples=["/etc/prices.toml"])
     """Own prices before the list: a TOML or JSON file, see [own prices](../README.md#own-prices); read at the start."""
 
 
@@ -216,11 +216,11 @@ class WebSettings(_Group):
     tokens: SecretStr | None = None
     """Bearer tokens, comma-separated; `token=project|project` sees only these projects."""
     user_header: Annotated[str, Field(pattern=r"[A-Za-z0-9-]{1,64}")] | None = Field(
-        None, examples=["X-Forwarded-User"]
+        default=None, examples=["X-Forwarded-User"]
     )
     """The header in which a proxy that has logged the user in names them."""
     trace_url: Annotated[str, Field(max_length=2000)] | None = Field(
-        None, examples=["https://jaeger.example/trace/{trace_id}"]
+        default=None, examples=["https://jaeger.example/trace/{trace_id}"]
     )
     """Where a trace is looked at in detail; also `{session_id}`, `{project}`, `{user_id}`, `{started_ms}` and
     `{ended_ms}`."""
@@ -240,7 +240,7 @@ class LogSettings(_Group):
 class TracingSettings(_Group):
     """Traces of the worker's own batches, for whoever runs it; off without an endpoint."""
 
-    endpoint: HttpUrl | None = Field(None, examples=["http://collector:4318/v1/traces"])
+    endpoint: HttpUrl | None = Field(default=None, examples=["http://collector:4318/v1/traces"])
     """Where to send them by OTLP over HTTP; takes `pip install 'session-aggregator[tracing]'`.
     All else is up to OpenTelemetry's own variables, as `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_TRACES_SAMPLER`."""
 
