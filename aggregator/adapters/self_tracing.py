@@ -18,7 +18,8 @@ from aggregator.ports import Clock
 from aggregator.telemetry import BatchTrace, Stage, package_version
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import Tracer, TracerProvider
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
 SEND_TIMEOUT_S: Final = 2.0
 """For one request and all its repetitions: the last one is waited for when the worker ends."""

@@ -82,9 +82,18 @@ async def _erase(settings: Settings, erasing: RedisErasing, refs: Sequence[Sessi
     try:
         if wanted.tombstone:  # before anything is erased: whose it was can't be found out again
             await producer.start()
-        done = await erasing.erase(refs, hold_ms=round(hold_s * 1000), now_ms=SystemClock().now_ms())
-        if wanted.tombstone:
-            await _take_back(KafkaSummarySink(producer, kafka.summary_topic), done)
+        try:
+            done = await erasing.erase(refs, hold_ms=round(hold_s * 1000), now_ms=SystemClock().now_ms())
+            if wanted.tombstone:
+                await _take_back(KafkaSummarySink(producer, kafka.summary_topic), done)
+        except AggregatorError:
+            again = "".join(
+                "\n  session-aggregator sessions erase --yes "
+                + harmless(f"--project {quote(ref.project)} -- {quote(ref.session_id)}")
+                for ref in refs
+            )
+            typer.echo(f"Not all is erased, in Redis or on the topic; go on with:{again}", err=True)
+            raise
     finally:
         await producer.close()
     _report(settings, done, hold_s, wanted)
@@ -94,16 +103,7 @@ async def _take_back(sink: KafkaSummarySink, done: Sequence[Erased]) -> None:
     if any(one.closing for one in done):
         typer.echo("A worker may be publishing a summary just now; waiting until it has.", err=True)
         await asyncio.sleep(PUBLISHED_WITHIN_S)
-    try:
-        await sink.erase([one.ref for one in done])
-    except AggregatorError:
-        again = "".join(
-            "\n  session-aggregator sessions erase --yes "
-            + harmless(f"--project {quote(one.ref.project)} -- {quote(one.ref.session_id)}")
-            for one in done
-        )
-        typer.echo(f"Erased from Redis, but not from the topic; repeat it with:{again}", err=True)
-        raise
+    await sink.erase([one.ref for one in done])
 
 
 async def _sessions(settings: Settings, erasing: RedisErasing, wanted: Wanted) -> list[SessionRef]:
