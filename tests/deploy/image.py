@@ -17,14 +17,14 @@ from tests.deploy.programs import CACHE, ROOT, run
 
 NAME: Final = "localhost/session-aggregator:test"
 BASE: Final = "docker.io/library/debian:trixie-slim"
-_STORE: Final = CACHE / "containers-vfs"
+_STORE: Final = CACHE / "containers"
 # As `debian:trixie-slim` leaves them out.
 _NOT_IN_SLIM: Final = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists")
 
 
 def buildah(*arguments: str | Path, seconds: float = 900) -> str:
     """Run buildah in a store of its own."""
-    own = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}  # neither takes anything of the kernel
+    own = {"BUILDAH_ISOLATION": "chroot"}
     command: list[str | Path] = ["buildah", "--root", _STORE / "root", "--runroot", _STORE / "run", *arguments]
     return run(command, seconds=seconds, env=os.environ | own, cwd=ROOT)
 

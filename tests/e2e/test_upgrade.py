@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +23,10 @@ from tests.redis_servers import RedisServer
 OF_0_1_0: Final = Path(__file__).with_name("state_of_0_1_0.json")
 """What a worker of 0.1.0 left in Redis of one session of one trace; of a trace state the bytes are in base64."""
 
-_TODAY: Final[Mapping[str, str]] = {}
+_TODAY: Final[dict[str, str]] = {}
 
 
-def start(deployment: Pipeline, version: Mapping[str, str], **settings: str) -> Worker:
+def start(deployment: Pipeline, version: dict[str, str], **settings: str) -> Worker:
     """Start a worker of that version."""
     path = deployment.log_dir / f"worker-{len(deployment.commands)}.log"
     worker = Worker(deployment.environment(**settings) | version, path)
