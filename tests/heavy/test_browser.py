@@ -11,12 +11,9 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from aggregator.adapters.redis.connections import connect
-from aggregator.core.model import SessionRef
-from tests.contract.conftest import redis_stores
 from tests.heavy.conftest import Many, in_a_thread
 from tests.redis_servers import RedisServer, redis_servers_available
-from tests.web.shop import KEYS, add_trace, stock, web
+from tests.web.shop import FAILED, grow, stock, web
 
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 AXE: Final = "axe-core@4.14.1"
@@ -105,7 +102,7 @@ def test_find_the_dearest_open_session_see_which_trace_failed_and_go_there(page:
     expect(failed).to_have_count(1)
     expect(failed.locator("th")).to_have_text("search flights")
     link = failed.get_by_role("link", name="Open trace")
-    expect(link).to_have_attribute("href", f"https://jaeger.example/trace/{90_003:032x}?session=runaway-agent")
+    expect(link).to_have_attribute("href", f"https://jaeger.example/trace/{FAILED}?session=runaway-agent")
     expect(link).to_have_attribute("rel", "noopener noreferrer")
     expect(page.locator("#models + .scroll")).to_contain_text("gpt-4o")
 
@@ -131,12 +128,6 @@ def test_watch_a_running_session_grow(page: Page, at: str, redis_place: RedisSer
     expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 1))
     in_a_thread(grow(redis_place.url, 91_001))
     expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 2), timeout=10_000)
-
-
-async def grow(url: str, number: int) -> None:
-    connections = connect(url)
-    await add_trace(redis_stores(connections, None, KEYS), SessionRef("travel", "runaway-agent"), number)
-    await connections.close()
 
 
 def test_typing_finds_and_the_address_holds_what_is_shown(page: Page, at: str) -> None:
