@@ -147,7 +147,9 @@ def serve_assistants(
     try:
         from aggregator.assistants.serve import serve_http, serve_stdio
     except ImportError as error:
-        typer.echo(f"Assistants need {error.name}: pip install 'session-aggregator[mcp]'", err=True)
+        typer.echo(
+            f"Assistants need {(error.name or '').partition('.')[0]}: pip install 'session-aggregator[mcp]'", err=True
+        )
         raise typer.Exit(FAILED) from error
     _end(serve_stdio(settings) if http is None else serve_http(settings, http, typer.echo))
 

@@ -20,7 +20,7 @@ _PROJECT: Final = "The session's project; needed only where several projects hav
 class FindArguments(ListParameters):
     """Which sessions, in which order, and how many."""
 
-    limit: Annotated[int, Field(ge=1, le=MOST_SESSIONS)] = 10
+    limit: Annotated[int, Field(ge=1, le=MOST_SESSIONS, description="Sessions of one page")] = 10
 
 
 class SessionArguments(Parameters):

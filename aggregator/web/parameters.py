@@ -58,10 +58,10 @@ class Filter(Parameters):
 class ListParameters(Filter):
     """Which sessions, in which order, and which of them."""
 
-    sort: Annotated[Sort, Field(description="By what; the greatest comes first")] = Sort.RECENT
-    order: Literal["desc", "asc"] = "desc"
+    sort: Annotated[Sort, Field(description="By which of their figures")] = Sort.RECENT
+    order: Annotated[Literal["desc", "asc"], Field(description="The greatest or the least first")] = "desc"
     cursor: Annotated[str, Field(min_length=1, max_length=4000, description="`next` of the page before")] | None = None
-    limit: Annotated[int, Field(ge=1, le=MOST_PER_PAGE)] = 50
+    limit: Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="Sessions of one page")] = 50
 
     def query(self, viewer: Viewer) -> Query:
         """As the client takes it, within what the viewer may see."""
