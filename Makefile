@@ -55,7 +55,7 @@ interop-pins: install ## the newest versions of the producers, into tests/intero
 	  $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header \
 	    --no-emit-index-url "$$group" -o "$${group%.in}.txt"; done
 
-docs: install ## the code blocks of docs/instrument.md and the README's coverage table, written anew
+docs: install ## code in docs/instrument.md, the skill's references, the README's coverage table, written anew
 	@$(PY) -m tests.docs.generated
 
 # FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py

@@ -19,8 +19,19 @@ DATA: Final = (
 
 def text_of(answer: Found | Explanation | Comparison | ProjectTotals) -> str:
     """Some lines, the first of which says that the others are data."""
-    lines = {Found: _found, Explanation: _explanation, Comparison: _comparison, ProjectTotals: _totals}[type(answer)]
-    return "\n".join([DATA, f"now: {moment(answer.as_of)} UTC", *lines(answer)])
+    return "\n".join([DATA, f"now: {moment(answer.as_of)} UTC", *_lines(answer)])
+
+
+def _lines(answer: Found | Explanation | Comparison | ProjectTotals) -> Iterator[str]:
+    match answer:
+        case Found():
+            return _found(answer)
+        case Explanation():
+            return _explanation(answer)
+        case Comparison():
+            return _comparison(answer)
+        case ProjectTotals():
+            return _totals(answer)
 
 
 def _found(answer: Found) -> Iterator[str]:

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
+import httpx2
 from mcp import Client, StdioServerParameters
-from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from tests.web.shop import environ_of, served
@@ -82,7 +83,7 @@ async def over_http(address: str, token: str | None = None, *, era: str = "auto"
     """One that sends this token."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with (
-        create_mcp_http_client(headers=headers) as http,
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
         Client(streamable_http_client(address, http_client=http), mode=era) as client,
     ):
         yield Assistant(client)

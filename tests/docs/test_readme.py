@@ -18,7 +18,9 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "docs/assistants.md",
     "docs/instrument.md",
+    "skills/session-ids/SKILL.md",
     "tests/interop/README.md",
 )
 VARIABLE = re.compile(r"AGGREGATOR_[A-Z0-9_]+")
