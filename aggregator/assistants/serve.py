@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from aggregator.assistants.server import make_server
+from aggregator.assistants.server import EVERYTHING, make_server
 from aggregator.client import Client
 from aggregator.client.trace_links import TraceLinks
 from aggregator.core.errors import ConfigurationError
@@ -32,7 +32,7 @@ async def serve_stdio(settings: Settings) -> int:
     """Answer on standard input and output until the input ends."""
     if sys.stdin.isatty():
         print(_FOR_PEOPLE, file=sys.stderr)
-    server = make_server(Client.from_settings(settings), TraceLinks(settings.web.trace_url))
+    server = make_server(Client.from_settings(settings), TraceLinks(settings.web.trace_url), EVERYTHING)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
     return 0

@@ -31,7 +31,7 @@ from aggregator.web.parameters import checked
 from aggregator.web.problems import Problem
 
 NAME: Final = "session-aggregator"
-_LOCAL: Final = Viewer("local", None)
+EVERYTHING: Final = Viewer("local", None)
 _AWAY: Final = (
     "Redis is away, so nothing can be read now. Try again in some seconds; if it stays away, have the operator run "
     "`session-aggregator check`."
@@ -42,8 +42,11 @@ _CORRUPT: Final = (
 )
 
 
-def make_server(client: Client, links: TraceLinks) -> Server[None]:
-    """The server; the client is closed with it."""
+def make_server(client: Client, links: TraceLinks, viewer: Viewer | None = None) -> Server[None]:
+    """The server; the client is closed with it.
+
+    `viewer` is who asks, whoever it is; without it each HTTP request must say so, having passed the guard.
+    """
     tools = {tool.name: tool for tool in Tools(client, links).all()}
     documents = [_document(tool) for tool in tools.values()]
 
@@ -54,9 +57,7 @@ def make_server(client: Client, links: TraceLinks) -> Server[None]:
         tool = tools.get(asked.name)
         if tool is None:
             return _refusal(f"There is no such tool; there are {', '.join(tools)}.")
-        request = context.request
-        viewer = viewer_of(request) if isinstance(request, Request) else _LOCAL
-        return await _call(tool, asked.arguments or {}, viewer)
+        return await _call(tool, asked.arguments or {}, viewer or _viewer_of(context.request))
 
     @asynccontextmanager
     async def lifespan(_server: Server[None]) -> AsyncIterator[None]:
@@ -74,6 +75,12 @@ def make_server(client: Client, links: TraceLinks) -> Server[None]:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
+
+
+def _viewer_of(request: object) -> Viewer:
+    if not isinstance(request, Request):
+        raise TypeError("this server is for HTTP, and was asked otherwise")
+    return viewer_of(request)
 
 
 def _document(tool: Tool) -> ToolDocument:

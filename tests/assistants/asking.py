@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any
 
 import httpx2
 from mcp import Client, StdioServerParameters
@@ -13,10 +13,6 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from tests.web.shop import environ_of, served
-
-TRANSPORTS: Final = ("stdio", "http")
-ERAS: Final = ("auto", "legacy")
-"""With and without the handshake that most assistants still begin with."""
 
 
 class Assistant:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
+from mcp import Client, StdioServerParameters
 
 from aggregator.adapters.redis.connections import connect
 from aggregator.assistants.serve import host_and_port
 from aggregator.core.errors import ConfigurationError
-from tests.assistants.asking import assistant, mcp_over_http, over_http
+from aggregator.settings import variables
+from tests.assistants.asking import Assistant, mcp_over_http, over_http
 from tests.client.sessions import fill, puts
 from tests.contract.builders import T0_MS
 from tests.contract.conftest import redis_stores
@@ -75,8 +81,21 @@ async def test_without_tokens_no_page_of_elsewhere_gets_an_answer(redis_server: 
 
 
 @on_redis
-async def test_most_assistants_begin_with_a_handshake_over_a_pipe(redis_server: RedisServer) -> None:
-    async with assistant(redis_server.url, "stdio", era="legacy") as ask:
+async def test_the_configuration_of_the_guide_works_with_the_handshake_of_most_assistants(
+    redis_server: RedisServer,
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "assistants.md").read_text(encoding="utf-8")
+    by_pipe, by_http = [
+        json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert by_http["mcpServers"]["sessions"].keys() == {"type", "url", "headers"}
+    shown = by_pipe["mcpServers"]["sessions"]
+    assert set(shown["env"]) <= variables().keys()
+    environ = shown["env"] | {"AGGREGATOR_REDIS__URL": redis_server.url}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = StdioServerParameters(command=shown["command"], args=shown["args"], env=environ)
+    async with Client(process, mode="legacy") as client:
+        ask = Assistant(client)
         assert (await ask("project_totals"))["projects"] == []
         assert ask.client.server_info is not None
         assert ask.client.server_info.name == "session-aggregator"

@@ -15,7 +15,7 @@ from mcp import Client as Sdk
 
 from aggregator.adapters.redis.connections import connect
 from aggregator.assistants.arguments import MOST_SESSIONS, MOST_TRACES
-from aggregator.assistants.server import make_server
+from aggregator.assistants.server import EVERYTHING, make_server
 from aggregator.assistants.texts import DATA
 from aggregator.client import Client, Query, Sort
 from aggregator.client.trace_links import TraceLinks
@@ -44,7 +44,7 @@ async def stores(redis_server: RedisServer) -> AsyncIterator[Stores]:
 @asynccontextmanager
 async def asking(redis_server: RedisServer) -> AsyncIterator[Assistant]:
     """An assistant of a server within this process, whose Redis user may only read."""
-    server = make_server(Client(allow_reader(redis_server)), TraceLinks(TRACE_URL))
+    server = make_server(Client(allow_reader(redis_server)), TraceLinks(TRACE_URL), EVERYTHING)
     async with Sdk(server) as client:
         yield Assistant(client)
 
@@ -231,7 +231,7 @@ async def test_what_can_t_be_answered_says_what_to_do(
 
 async def test_a_redis_that_is_away_is_told_and_is_there_again(redis_server: RedisServer, stores: Stores) -> None:
     await fill(stores, list(puts(5)), now_ms=T0_MS)
-    server = make_server(Client(redis_server.url), TraceLinks(None))
+    server = make_server(Client(redis_server.url), TraceLinks(None), EVERYTHING)
     async with Sdk(server) as client:
         ask = Assistant(client)
         redis_server.stop()
