@@ -29,7 +29,7 @@ def test_an_agent_gets_the_skill_with_all_its_references(skills: Path, tmp_path:
     environ = {**os.environ, "DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HOME": str(tmp_path / "home")}
     project = tmp_path / "project"
     project.mkdir()
-    command = [skills, "add", ROOT / "skills", "--copy", "--yes", "--agent", agent]
+    command = [str(skills), "add", str(ROOT / "skills"), "--copy", "--yes", "--agent", agent]
     done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "session-ids" in done.stdout
