@@ -119,12 +119,7 @@ def explanation(
         against_project=None if median is None else AgainstProject(
             sessions=totals.sessions,
             median=median,
-            times_median=Ratios(
-                duration=_ratio(session.duration_ms, median.duration_ms),
-                traces=_ratio(session.trace_count, median.traces),
-                tokens=_ratio(session.tokens.total, median.tokens),
-                cost=_ratio(session.cost_usd, median.cost_usd),
-            ),
+            times_median=_times(session, median.duration_ms, median.traces, median.tokens, median.cost_usd),
         ),
         busy_ms=busy_ms(session.traces),
         models=model_shares(session),
@@ -146,12 +141,7 @@ def comparison(sessions: Sequence[SessionDetail], now: datetime) -> Comparison:
                 models=model_shares(one),
                 tokens_per_trace=round(one.tokens.total / one.trace_count, 1) if one.trace_count else None,
                 cost_per_trace_usd=one.cost_usd / one.trace_count if one.trace_count else None,
-                times_first=Ratios(
-                    duration=_ratio(one.duration_ms, first.duration_ms),
-                    traces=_ratio(one.trace_count, first.trace_count),
-                    tokens=_ratio(one.tokens.total, first.tokens.total),
-                    cost=_ratio(one.cost_usd, first.cost_usd),
-                ),
+                times_first=_times(one, first.duration_ms, first.trace_count, first.tokens.total, first.cost_usd),
             )
             for one in sessions
         ],
@@ -184,6 +174,16 @@ def model_shares(session: SessionDetail) -> list[ModelShare]:
         for name, one in session.models.items()
     ]
     return sorted(shares, key=lambda one: (-one.cost_usd, -one.prompt - one.completion, one.model))[:_MOST_MODELS]
+
+
+def _times(session: Session, duration_ms: float | None, traces: int, tokens: int, cost_usd: Decimal) -> Ratios:
+    """Of a session's figures to these."""
+    return Ratios(
+        duration=_ratio(session.duration_ms, duration_ms),
+        traces=_ratio(session.trace_count, traces),
+        tokens=_ratio(session.tokens.total, tokens),
+        cost=_ratio(session.cost_usd, cost_usd),
+    )
 
 
 def _ordered(traces: Sequence[Trace], by: TraceOrder) -> list[Trace]:
