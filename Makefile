@@ -58,7 +58,7 @@ interop-pins: install ## the newest versions of the producers, into tests/intero
 	  $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --no-header \
 	    --no-emit-index-url "$$group" -o "$${group%.in}.txt"; done
 
-docs: install ## what is generated in documents: settings, events, code blocks, the README's coverage table
+docs: install ## what is generated in documents: settings, events, code blocks, the skill's references, the README's coverage table
 	@$(PY) -m tests.docs.generated
 
 # FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py

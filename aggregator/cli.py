@@ -1,4 +1,4 @@
-"""The commands: run, check, healthcheck, demo, sessions, web.
+"""The commands: run, check, healthcheck, demo, sessions, web, mcp.
 
 Exit codes: 0 all is well, 2 a setting is wrong (the text says which and what to do), 130 ended by Ctrl-C where that is
 no orderly end, 1 anything else.
@@ -134,6 +134,26 @@ def web() -> None:
         typer.echo(f"The web view needs {error.name}: pip install 'session-aggregator[web]'", err=True)
         raise typer.Exit(FAILED) from error
     _end(serve(settings, lambda address: typer.echo(f"Sessions are shown at {address}")))
+
+
+@app.command("mcp")
+def serve_assistants(
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve streamable HTTP there, at /mcp; else standard input and output."),
+    ] = None,
+) -> None:
+    """Let assistants ask about sessions, by the Model Context Protocol."""
+    settings = _settings()
+    configure_logging("warning", settings.log.format)  # it would log every tool that refuses
+    try:
+        from aggregator.assistants.serve import serve_http, serve_stdio
+    except ImportError as error:
+        typer.echo(
+            f"Assistants need {(error.name or '').partition('.')[0]}: pip install 'session-aggregator[mcp]'", err=True
+        )
+        raise typer.Exit(FAILED) from error
+    _end(serve_stdio(settings) if http is None else serve_http(settings, http, typer.echo))
 
 
 app.add_typer(sessions_app(_looking), name="sessions")

@@ -55,7 +55,7 @@ async def checked(environ: dict[str, str]) -> tuple[int, list[str]]:
 async def test_help_names_the_commands() -> None:
     code, out, _ = await command("--help")
     assert code == 0
-    for name in ("run", "check", "healthcheck", "demo"):
+    for name in ("run", "check", "healthcheck", "demo", "sessions", "web", "mcp"):
         assert name in out
 
 

@@ -17,6 +17,7 @@ from aggregator.client.client import Client
 from aggregator.client.models import (
     Bucket,
     Changes,
+    Medians,
     ModelTotals,
     Page,
     Percentiles,
@@ -37,6 +38,7 @@ __all__ = [
     "Changes",
     "Client",
     "ConfigurationError",
+    "Medians",
     "ModelTotals",
     "Page",
     "Percentiles",

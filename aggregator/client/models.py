@@ -163,6 +163,16 @@ class Percentiles(_Answer):
     max: float
 
 
+class Medians(_Answer):
+    """Of sessions, each figure by itself, by nearest rank."""
+
+    duration_ms: Milliseconds
+    traces: Count
+    tokens: Count
+    cost_usd: Usd
+    errors: Count
+
+
 class Bucket(_Answer):
     """Sessions that last from `from_ms` until less than `to_ms` (null: any longer)."""
 
@@ -195,6 +205,7 @@ class Totals(_Answer):
     sessions_with_errors: Count
     error_rate: Annotated[float, Field(description="Share of the sessions that have an error")]
     duration: Percentiles | None
+    median: Medians | None
     durations: list[Bucket]
     step_s: Count
     over_time: list[TimeBucket]

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Final
 
 from aggregator.adapters.redis.listing import RedisListing
-from aggregator.client.models import Bucket, Percentiles, TimeBucket, Totals, from_ms, to_ms
+from aggregator.client.models import Bucket, Medians, Percentiles, TimeBucket, Totals, from_ms, to_ms
 from aggregator.ports import IndexOrder
 
 _FRESH_S: Final = 5.0  # reading six indexes of 100,000 sessions takes half a second
@@ -89,6 +89,7 @@ def _totals(project: str, since: datetime | None, until: datetime | None, sessio
         sessions_with_errors=with_errors,
         error_rate=with_errors / len(sessions) if sessions else 0.0,
         duration=_percentiles(durations),
+        median=_medians(sessions),
         durations=_buckets(durations),
         step_s=step_s,
         over_time=over_time,
@@ -107,6 +108,21 @@ def _percentiles(durations: Sequence[float]) -> Percentiles | None:
         return durations[max(0, ceil(round(share * len(durations), 6)) - 1)]
 
     return Percentiles(p50=at(0.5), p90=at(0.9), p95=at(0.95), p99=at(0.99), max=durations[-1])
+
+
+def _medians(sessions: Sequence[Figures]) -> Medians | None:
+    if not sessions:
+        return None
+    _, duration, tokens, cost_nano, errors, traces = (
+        sorted(column)[(len(sessions) - 1) // 2] for column in zip(*sessions, strict=True)
+    )
+    return Medians(
+        duration_ms=duration,
+        traces=int(traces),
+        tokens=int(tokens),
+        cost_usd=Decimal(int(cost_nano)) * _NANO,
+        errors=int(errors),
+    )
 
 
 def _buckets(durations: Sequence[float]) -> list[Bucket]:

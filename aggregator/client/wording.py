@@ -31,6 +31,12 @@ def _code(char: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def quoted(text: str) -> str:
+    """The text as a JSON string with what steers or can't be seen written as its code: exact, and harmless."""
+    plain = json.dumps(text, ensure_ascii=False)
+    return "".join(json.dumps(char)[1:-1] if unicodedata.category(char) in _SHOWN_AS_CODE else char for char in plain)
+
+
 def ascii_json(model: BaseModel) -> str:
     """JSON of nothing but printable ASCII: exact for programs, and harmless on a terminal."""
     return json.dumps(model.model_dump(mode="json"), separators=(",", ":"))

@@ -210,6 +210,7 @@ using_session("...")) and start it with
 The demo receives OTLP/HTTP itself; in production the OpenTelemetry Collector does, with its Kafka exporter.
 Kafka    {{kafka}}, topics {SPANS_TOPIC} and {SUMMARY_TOPIC}
 Redis    redis-cli -p {{redis_port}}, keys agg:session:{{{{<project>/<session id>}}}}
+         AGGREGATOR_REDIS__URL=redis://{LOCALHOST}:{{redis_port}}/0 for session-aggregator sessions ls, or mcp
 Worker   python -m aggregator run, pid {{pid}}, metrics {{metrics}}
          log {{log}}
 Sessions close {IDLE_TIMEOUT_S:g} s after their last activity (default 30 min), and go {RETENTION_S:g} s later (24 h).

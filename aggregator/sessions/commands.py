@@ -23,6 +23,7 @@ from rich.console import Console, RenderableType
 
 from aggregator.client import BadCursor, Client, Query, Session, Sort, StatusFilter
 from aggregator.client.client import MOST_PER_PAGE
+from aggregator.client.trace_links import TraceLinks
 from aggregator.client.wording import ascii_json, counted, harmless
 from aggregator.sessions.export import Format
 from aggregator.sessions.tables import session_page, session_table
@@ -226,10 +227,14 @@ async def _show(settings: Settings, session_id: str, project: str | None, *, as_
             err=True,
         )
         return _NOT_FOUND
+    links = TraceLinks(settings.web.trace_url)
+    failed = [(trace, link) for trace in session.traces if trace.error_count and (link := links.of(session, trace))]
     if as_json:
         typer.echo(ascii_json(session))
     else:
         _print(session_page(session))
+        for trace, link in failed:
+            typer.echo(f"{harmless(trace.name)}: {link}")
     return 0
 
 

@@ -41,16 +41,16 @@ class _Token(NamedTuple):
 class Access:
     """Decides who somebody is."""
 
-    def __init__(self, settings: WebSettings) -> None:
-        """Raises `ConfigurationError` where strangers could look."""
+    def __init__(self, settings: WebSettings, *, host_from: str = "AGGREGATOR_WEB__HOST") -> None:
+        """Raises `ConfigurationError` where strangers could look; `host_from` is where the host was set."""
         self._tokens: Final = _tokens(settings.tokens.get_secret_value() if settings.tokens else "")
         self._user_header: Final = settings.user_header
         self.open: Final = not self._tokens and self._user_header is None
         self.takes_tokens: Final = bool(self._tokens)
         if self.open and not is_loopback(settings.host):
             raise ConfigurationError(
-                f"AGGREGATOR_WEB__HOST: {settings.host} can be reached from elsewhere; set AGGREGATOR_WEB__TOKENS, "
-                "or AGGREGATOR_WEB__USER_HEADER behind a proxy that logs users in, or leave it at 127.0.0.1"
+                f"{host_from}: {settings.host} can be reached from elsewhere; set AGGREGATOR_WEB__TOKENS, or "
+                "AGGREGATOR_WEB__USER_HEADER behind a proxy that logs users in, or leave it at 127.0.0.1"
             )
 
     def viewer(self, connection: HTTPConnection) -> Viewer | None:

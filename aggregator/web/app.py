@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from aggregator.client import Client
+from aggregator.client.trace_links import TraceLinks
 from aggregator.core.errors import AggregatorError, StoreUnavailable
 from aggregator.settings import Settings, WebSettings
 from aggregator.web.access import Access
@@ -23,7 +24,6 @@ from aggregator.web.api import Api
 from aggregator.web.guard import Guard, Rates
 from aggregator.web.pages import Pages
 from aggregator.web.problems import is_api, problem_json
-from aggregator.web.trace_links import TraceLinks
 
 _STATIC: Final = Path(__file__).with_name("static")
 _AWAY: Final = "Redis is away; this page works again when it is back."

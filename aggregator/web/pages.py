@@ -14,12 +14,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from aggregator.client import BadCursor, Client, Session, SessionDetail, Sort, Totals, Trace
+from aggregator.client.trace_links import TraceLinks
 from aggregator.client.wording import ago, counted, dollars, duration, harmless, moment
 from aggregator.web.access import COOKIE, Access
 from aggregator.web.api import viewer_of
 from aggregator.web.parameters import ListParameters, ProjectParameters, SessionParameters, read
 from aggregator.web.problems import Problem
-from aggregator.web.trace_links import TraceLinks
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 _LOGIN_MOST_BYTES: Final = 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -37,16 +38,18 @@ Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_text)
 Moment = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 
 
-class _Parameters(BaseModel):
+class Parameters(BaseModel):
+    """Those of one request; what they do not name is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Filter(_Parameters):
+class Filter(Parameters):
     """Which sessions."""
 
-    project: Name | None = None
-    user: Name | None = None
-    status: StatusFilter | None = None
+    project: Annotated[Name, Field(description="Only this project")] | None = None
+    user: Annotated[Name, Field(description="Only this user's sessions")] | None = None
+    status: Annotated[StatusFilter, Field(description="Only open or only closed ones")] | None = None
     since: Annotated[Moment, Field(description="Ended then or later")] | None = None
     until: Annotated[Moment, Field(description="Ended then or earlier")] | None = None
     search: Annotated[Name, Field(description="How the session id or the user id begins")] | None = None
@@ -55,10 +58,10 @@ class Filter(_Parameters):
 class ListParameters(Filter):
     """Which sessions, in which order, and which of them."""
 
-    sort: Sort = Sort.RECENT
-    order: Literal["desc", "asc"] = "desc"
-    cursor: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
-    limit: Annotated[int, Field(ge=1, le=MOST_PER_PAGE)] = 50
+    sort: Annotated[Sort, Field(description="By which of their figures")] = Sort.RECENT
+    order: Annotated[Literal["desc", "asc"], Field(description="The greatest or the least first")] = "desc"
+    cursor: Annotated[str, Field(min_length=1, max_length=4000, description="`next` of the page before")] | None = None
+    limit: Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="Sessions of one page")] = 50
 
     def query(self, viewer: Viewer) -> Query:
         """As the client takes it, within what the viewer may see."""
@@ -71,14 +74,14 @@ class ChangeParameters(Filter):
     position: Annotated[int, Field(ge=0, le=2**53, description="From an earlier event")] | None = None
 
 
-class SessionParameters(_Parameters):
+class SessionParameters(Parameters):
     """One session."""
 
     project: Name
     id: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_text)]
 
 
-class ProjectParameters(_Parameters):
+class ProjectParameters(Parameters):
     """One project, and which of its sessions."""
 
     project: Name
@@ -86,11 +89,11 @@ class ProjectParameters(_Parameters):
     until: Moment | None = None
 
 
-class NoParameters(_Parameters):
+class NoParameters(Parameters):
     """None at all."""
 
 
-P = TypeVar("P", bound=_Parameters)
+P = TypeVar("P", bound=Parameters)
 
 
 def read(kind: type[P], given: QueryParams, viewer: Viewer, *, form: bool = False) -> P:
@@ -104,6 +107,11 @@ def read(kind: type[P], given: QueryParams, viewer: Viewer, *, form: bool = Fals
             raise Problem(400, f"{name}: is given twice; give it once")
         if value or not form:
             values[name] = value
+    return checked(kind, values, viewer)
+
+
+def checked(kind: type[P], values: Mapping[str, Any], viewer: Viewer) -> P:
+    """These parameters; raises `Problem` with what is wrong with them."""
     try:
         parameters = kind.model_validate(values)
     except ValidationError as error:

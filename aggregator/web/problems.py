@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 MEDIA_TYPE: Final = "application/problem+json"
-API: Final = "/api/"
+_PROGRAMS: Final = ("/api/", "/mcp")
 
 
 class Problem(HTTPException):
@@ -25,4 +25,4 @@ def problem_json(status: int, detail: str, headers: dict[str, str] | None = None
 
 def is_api(request: Request) -> bool:
     """Whether a program asks."""
-    return request.url.path.startswith(API)
+    return request.url.path.startswith(_PROGRAMS)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from aggregator.settings import Settings
 from aggregator.web.app import app_of
@@ -16,11 +17,16 @@ _STREAMS_END_S = 3
 
 
 async def serve(settings: Settings, say: Callable[[str], None]) -> int:
+    """Serve the web view and the API."""
+    return await serve_app(app_of(settings), settings.web.host, settings.web.port, say)
+
+
+async def serve_app(app: ASGIApp, host: str, port: int, say: Callable[[str], None]) -> int:
     """Serve until SIGTERM or Ctrl-C; says where once it listens."""
     config = uvicorn.Config(
-        app_of(settings),
-        host=settings.web.host,
-        port=settings.web.port,
+        app,
+        host=host,
+        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from decimal import Decimal
+from statistics import median_low
 
 import pytest
 
@@ -114,6 +115,12 @@ async def test_totals_are_the_sums_of_all_rollups(filled: Place) -> None:
         assert totals.duration is not None
         assert totals.duration.p50 == durations[(len(own) + 1) // 2 - 1]
         assert totals.duration.max == durations[-1]
+        assert totals.median is not None
+        assert totals.median.duration_ms == median_low(durations)
+        assert totals.median.tokens == median_low(int(fields["total_tokens"]) for fields in own)
+        assert totals.median.cost_usd == median_low(Decimal(fields["cost_usd"]) for fields in own)
+        assert totals.median.errors == median_low(int(fields["error_count"]) for fields in own)
+        assert totals.median.traces == median_low(int(fields["trace_count"]) for fields in own)
         assert sum(bucket.sessions for bucket in totals.durations) == len(own)
         assert sum(bucket.sessions for bucket in totals.over_time) == len(own)
         assert sum(bucket.tokens for bucket in totals.over_time) == totals.tokens

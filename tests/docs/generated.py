@@ -1,8 +1,9 @@
-"""What is generated in the documents: code blocks, the README's coverage table, settings and events.
+"""What is generated: code blocks, the README's coverage table, settings, events, the skill's references.
 
 `make docs` writes them; a test fails where they are not what would be written.
 A code block under `<!-- producers/<file>#<region> -->` shows the lines of that producer between `docs: begin <region>`
 and the next `docs: end`, less the marks by which the stubs tell sessions apart; `consumers/` is the same.
+Each section of docs/instrument.md is a reference of the skill as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FOLDERS: Final = {"producers": FOLDER, "consumers": ROOT / "tests" / "consume" /
 README: Final = ROOT / "README.md"
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
 EVENTS: Final = ROOT / "docs" / "events.md"
+REFERENCES: Final = ROOT / "skills" / "session-ids" / "references"
 
 _BLOCK: Final = re.compile(
     r"^(<!-- (producers|consumers)/(\S+)#(\S+) -->)\n(?:```\w*\n.*?^```\n)?", re.MULTILINE | re.DOTALL
@@ -64,6 +66,33 @@ def with_code(text: str) -> str:
     return _BLOCK.sub(block, text)
 
 
+def references(text: str) -> dict[str, str]:
+    """The skill's references by file name: each section of docs/instrument.md by itself."""
+    found: dict[str, str] = {}
+    above = ""
+    for level, title, body in _sections(text):
+        name = f"{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}.md"
+        above = above if level == "###" else f"[{title}]({name})"
+        goes_on = f"This goes on from {above}.\n\n" if level == "###" else ""
+        code = re.sub(r"^<!-- producers/.*\n", "", body, flags=re.MULTILINE).strip()
+        found[name] = f"<!-- Made of docs/instrument.md by `make docs`. -->\n\n# {title}\n\n{goes_on}{code}\n"
+    return found
+
+
+def _sections(text: str) -> list[tuple[str, str, str]]:
+    """Level, title and body of each section; a line of code is no heading."""
+    found: list[tuple[str, str, str]] = []
+    in_code = False
+    for line in text.splitlines(keepends=True):
+        in_code ^= line.startswith("```")
+        if not in_code and (heading := re.fullmatch(r"(###?) (.+)\n", line)):
+            found.append((heading[1], heading[2], ""))
+        elif found:
+            level, title, body = found[-1]
+            found[-1] = (level, title, body + line)
+    return found
+
+
 def with_table(text: str) -> str:
     """The text with its coverage table as it should be."""
     table = "\n".join(coverage(results.load()))
@@ -91,6 +120,11 @@ def _tokens(row: Row) -> str:
 if __name__ == "__main__":
     for document in (INSTRUMENT, CONSUME):
         document.write_text(with_code(document.read_text(encoding="utf-8")), encoding="utf-8")
+    REFERENCES.mkdir(exist_ok=True)
+    for path in REFERENCES.iterdir():
+        path.unlink()
+    for file, reference in references(INSTRUMENT.read_text(encoding="utf-8")).items():
+        (REFERENCES / file).write_text(reference, encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
     CONFIGURATION.write_text(settings_page.page(), encoding="utf-8")
     EVENTS.write_text(events_page.page(), encoding="utf-8")

@@ -16,7 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Needed without being imported: aiokafka uses it for compressed records.
 UNSEEN = {"cramjam"}
 # Comes with another declared one, whose interface it is part of.
-CARRIED = {"protobuf": "opentelemetry-proto", "pydantic-core": "pydantic", "googleapis-common-protos": "demo"}
+CARRIED = {
+    "protobuf": "opentelemetry-proto",
+    "pydantic-core": "pydantic",
+    "googleapis-common-protos": "demo",
+    "mcp-types": "mcp",
+}
 
 
 def names(requirements: Iterable[str]) -> set[str]:
@@ -45,7 +50,9 @@ def imported(paths: Iterable[Path]) -> set[str]:
 
 
 def test_the_worker_s_imports_are_its_dependencies() -> None:
-    worker = [path for path in (ROOT / "aggregator").rglob("*.py") if not {"embedded", "web"} & set(path.parts)]
+    worker = [
+        path for path in (ROOT / "aggregator").rglob("*.py") if not {"assistants", "embedded", "web"} & set(path.parts)
+    ]
     declared = names(PROJECT["dependencies"])
     used = imported(worker) - names(PROJECT["optional-dependencies"]["parquet"])
     assert used - CARRIED.keys() <= declared
@@ -58,6 +65,13 @@ def test_the_web_view_s_imports_are_its_extra() -> None:
     used = imported(web) - CARRIED.keys()
     assert used <= names(PROJECT["dependencies"]) | extra
     assert extra <= used
+
+
+def test_the_assistants_imports_are_their_extra_and_the_web_view_s() -> None:
+    extras = PROJECT["optional-dependencies"]
+    used = imported((ROOT / "aggregator" / "assistants").glob("*.py"))
+    assert "mcp" in used
+    assert used - CARRIED.keys() <= names([*PROJECT["dependencies"], *extras["mcp"], *extras["web"]])
 
 
 def test_the_demo_s_imports_are_its_extra() -> None:

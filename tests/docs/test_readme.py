@@ -19,10 +19,12 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "docs/assistants.md",
     "docs/configuration.md",
     "docs/events.md",
     "docs/instrument.md",
     "docs/security.md",
+    "skills/session-ids/SKILL.md",
     "tests/interop/README.md",
 )
 VARIABLE = re.compile(r"AGGREGATOR_[A-Z0-9_]+")

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 
@@ -19,6 +19,8 @@ from tests.contract.builders import T0_MS
 from tests.contract.conftest import redis_stores
 from tests.indexes import Hashes, session_hashes
 from tests.redis_servers import RedisServer, redis_servers_available
+
+T = TypeVar("T")
 
 MANY: Final = 100_000
 KEYS: Final = Keys()
@@ -40,10 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.heavy)
 
 
-def in_a_thread(work: Coroutine[object, object, None]) -> None:
+def in_a_thread(work: Coroutine[object, object, T]) -> T:
     """Playwright keeps a loop running in this one."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result()
+        return pool.submit(asyncio.run, work).result()
 
 
 @pytest.fixture(scope="session")

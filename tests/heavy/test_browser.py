@@ -15,13 +15,11 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from aggregator.adapters.redis.connections import connect
-from aggregator.core.model import SessionRef
-from tests.contract.conftest import redis_stores
+from aggregator.client import Client, Query
 from tests.embedded.test_demo import read_until, running
 from tests.heavy.conftest import Many, in_a_thread
 from tests.redis_servers import RedisServer, redis_servers_available
-from tests.web.shop import KEYS, add_trace, stock, web
+from tests.web.shop import FAILED, grow, stock, web
 
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 AXE: Final = "axe-core@4.14.1"
@@ -110,12 +108,17 @@ def test_find_the_dearest_open_session_see_which_trace_failed_and_go_there(page:
     expect(failed).to_have_count(1)
     expect(failed.locator("th")).to_have_text("search flights")
     link = failed.get_by_role("link", name="Open trace")
-    expect(link).to_have_attribute("href", f"https://jaeger.example/trace/{90_003:032x}?session=runaway-agent")
+    expect(link).to_have_attribute("href", f"https://jaeger.example/trace/{FAILED}?session=runaway-agent")
     expect(link).to_have_attribute("rel", "noopener noreferrer")
     expect(page.locator("#models + .scroll")).to_contain_text("gpt-4o")
+    page.context.route("https://jaeger.example/**", lambda route: route.fulfill(body="the trace backend"))
+    with page.context.expect_page() as opened:
+        link.click()
+    expect(opened.value.locator("body")).to_have_text("the trace backend")
+    assert opened.value.url == f"https://jaeger.example/trace/{FAILED}?session=runaway-agent"
 
 
-def test_find_all_sessions_of_a_user(page: Page, at: str) -> None:
+def test_find_all_sessions_of_a_user(page: Page, at: str, redis_place: RedisServer) -> None:
     page.goto(f"{at}/?search=runaway")
     expect(page.locator("#results tbody tr")).to_have_count(1)
     first_row(page).get_by_role("link", name="grace").click()
@@ -123,7 +126,14 @@ def test_find_all_sessions_of_a_user(page: Page, at: str) -> None:
     users = page.locator("#results tbody td[data-label=user]")
     expect(users.first).to_have_text("grace")
     assert set(users.all_inner_texts()) == {"grace"}
-    assert users.count() > 5
+    shown = page.locator("#results tbody th > a:first-child").all_inner_texts()
+    assert shown == in_a_thread(sessions_of_grace(redis_place.url))
+    assert len(shown) > 5
+
+
+async def sessions_of_grace(url: str) -> list[str]:
+    async with Client(url) as client:
+        return [one.session_id async for one in client.all(Query(project="travel", user="grace"))]
 
 
 def test_watch_a_running_session_grow(page: Page, at: str, redis_place: RedisServer) -> None:
@@ -136,12 +146,6 @@ def test_watch_a_running_session_grow(page: Page, at: str, redis_place: RedisSer
     expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 1))
     in_a_thread(grow(redis_place.url, 91_001))
     expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 2), timeout=10_000)
-
-
-async def grow(url: str, number: int) -> None:
-    connections = connect(url)
-    await add_trace(redis_stores(connections, None, KEYS), SessionRef("travel", "runaway-agent"), number)
-    await connections.close()
 
 
 def test_typing_finds_and_the_address_holds_what_is_shown(page: Page, at: str) -> None:

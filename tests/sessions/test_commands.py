@@ -36,7 +36,7 @@ from tests.docs.test_schema import EXAMPLE
 from tests.e2e.waiting import until
 from tests.kafka_servers import Broker
 from tests.redis_servers import RedisServer, redis_servers_available
-from tests.sessions.hostile import ESCAPES, FORMULA, HOSTILE
+from tests.sessions.hostile import ESCAPES, FORMULA, HOSTILE, put_hostile
 from tests.test_cli import command
 
 KEYS = Keys()
@@ -73,16 +73,6 @@ async def shop(redis_server: RedisServer) -> AsyncIterator[Shop]:
         stores = redis_stores(connections, plain, KEYS)
         yield Shop(stores=stores, environ={"AGGREGATOR_REDIS__URL": redis_server.url}, plain=plain)
     await connections.close()
-
-
-async def put_hostile(shop: Shop) -> None:
-    for number, text in enumerate(HOSTILE):
-        who = SessionRef(text[:100], text)
-        trace = whole_put(
-            number, name=text, users=[(T0_US, "ab" * 8, text)], models={text: [1, 1, 1, 0, 0, 1]}, services=[text]
-        )
-        await shop.stores.sessions.put([SessionPut(who, [trace])])
-        await shop.stores.index.write([who], now_ms=T0_MS)
 
 
 async def test_ls_lists_filters_sorts_and_goes_on(shop: Shop) -> None:
@@ -154,7 +144,7 @@ async def test_show_tells_all_of_a_session(shop: Shop) -> None:
 
 
 async def test_what_means_harm_reaches_no_terminal(shop: Shop) -> None:
-    await put_hostile(shop)
+    await put_hostile(shop.stores)
     for words in ("ls", "ls --json", "export -f csv", "export", "top --count 1"):
         code, out, err = await shop(*words.split())
         assert code == 0, err
@@ -169,7 +159,7 @@ async def test_what_means_harm_reaches_no_terminal(shop: Shop) -> None:
 
 
 async def test_a_csv_is_no_program(shop: Shop, tmp_path: Path) -> None:
-    await put_hostile(shop)
+    await put_hostile(shop.stores)
     target = tmp_path / "out.csv"
     code, out, err = await shop("export", "--format", "csv", "-O", str(target))
     assert (code, out) == (0, "")

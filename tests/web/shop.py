@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -21,6 +21,10 @@ from tests.contract.conftest import Stores, redis_stores
 
 KEYS: Final = Keys()
 TRACE_URL: Final = "https://jaeger.example/trace/{trace_id}?session={session_id}"
+RUNAWAY: Final = SessionRef("travel", "runaway-agent")
+FAILED: Final = f"{90_003:032x}"
+"""The one of its traces that failed."""
+
 _STEPS: Final = ("plan the trip", "search flights", "compare hotels", "book", "summarise", "answer")
 _USERS: Final = ("ada", "grace", "linus", "margaret", "")
 
@@ -36,7 +40,7 @@ async def stock(url: str, *, sessions: int = 120, seed: int = 3) -> None:
     await stores.sessions.put([*puts, _runaway(now_us)])
     claims = await stores.sessions.claim(closed, watermark_ms=2**52)
     await stores.sessions.settle([(claim.rollup.ref, 1) for claim in claims if claim.rollup is not None])
-    refs = [put.ref for put in puts] + [SessionRef("travel", "runaway-agent")]
+    refs = [put.ref for put in puts] + [RUNAWAY]
     await stores.schedule.add([(ref, now_us // 1000) for ref in refs if ref not in closed])
     await stores.index.write(refs, now_ms=now_us // 1000)
     await connections.close()
@@ -83,7 +87,7 @@ def _runaway(now_us: int) -> SessionPut:
         )
         for step in range(12)
     ]  # fmt: skip
-    return SessionPut(SessionRef("travel", "runaway-agent"), traces)
+    return SessionPut(RUNAWAY, traces)
 
 
 async def add_trace(stores: Stores, ref: SessionRef, number: int) -> None:
@@ -93,22 +97,39 @@ async def add_trace(stores: Stores, ref: SessionRef, number: int) -> None:
     await stores.index.write([ref], now_ms=now_us // 1000)
 
 
+async def grow(url: str, number: int) -> None:
+    """One more trace of `runaway-agent`."""
+    connections = connect(url)
+    await add_trace(redis_stores(connections, None, KEYS), RUNAWAY, number)
+    await connections.close()
+
+
+def environ_of(redis_url: str, **settings: str) -> dict[str, str]:
+    """The variables of a process that looks at it."""
+    own = {"REDIS__URL": redis_url, "WEB__TRACE_URL": TRACE_URL} | settings
+    return {**os.environ, **{f"AGGREGATOR_{name}": value for name, value in own.items()}}
+
+
 @contextmanager
 def web(redis_url: str, **settings: str) -> Iterator[str]:
     """`session-aggregator web` on a free port; gives its address."""
-    environ = {
-        "AGGREGATOR_REDIS__URL": redis_url, "AGGREGATOR_WEB__PORT": "0", "AGGREGATOR_WEB__TRACE_URL": TRACE_URL,
-        "AGGREGATOR_WEB__REQUESTS_PER_S": "10000",
-    } | {f"AGGREGATOR_{name}": value for name, value in settings.items()}  # fmt: skip
+    environ = environ_of(redis_url, WEB__PORT="0", WEB__REQUESTS_PER_S="10000", **settings)
+    with served(["web"], environ) as address:
+        yield address.rstrip("/")
+
+
+@contextmanager
+def served(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[str]:
+    """A command that serves HTTP, as a process of its own; gives the address that it says."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "aggregator", "web"], env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "aggregator", *arguments], env=environ, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://\S+/", line)
+        found = re.search(r"http://\S+", line)
         assert found, line
-        yield found[0].rstrip("/")
+        yield found[0]
         process.terminate()
         assert process.wait(timeout=30) == 0
     finally:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from aggregator.adapters.redis.connections import connect
 from aggregator.client import Client, Query, Session, Sort
 from aggregator.client.models import to_ms
+from aggregator.client.trace_links import TraceLinks
 from aggregator.core.errors import ConfigurationError
 from aggregator.core.model import SessionRef
 from aggregator.ports import SessionPut
@@ -27,7 +28,6 @@ from aggregator.web.access import Access
 from aggregator.web.app import make_app
 from aggregator.web.guard import Rates
 from aggregator.web.openapi import document
-from aggregator.web.trace_links import TraceLinks
 from tests.client.conftest import allow_reader
 from tests.client.sessions import fill, puts, whole_put
 from tests.contract.builders import T0_MS

@@ -10,8 +10,7 @@ import re
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from aggregator.client import Session, Trace
-from aggregator.client.models import to_ms
+from aggregator.client.models import Session, Trace, to_ms
 from aggregator.core.errors import ConfigurationError
 
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
