@@ -425,14 +425,16 @@ class Ingest:
     async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
         """Put back a session that was closed: it may have been taken off the index between our two writes.
 
-        Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.
+        Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.  And one that
+        a trace has left: `_put` writes none for it, and nothing else would bring back an entry that was lost.
         """
-        moved = [
-            (put.ref, reply.deadline_ms)
-            for put, reply in zip(puts, replies, strict=True)
-            if reply is not None
-            and (reply.transition is not Transition.NONE or 0 < reply.deadline_ms < self._idle_at_ms(put))
-        ]
+        moved: list[tuple[SessionRef, int]] = []
+        for put, reply in zip(puts, replies, strict=True):
+            idle_at_ms = self._idle_at_ms(put)
+            transition, deadline_ms = (reply.transition, reply.deadline_ms) if reply else (Transition.NONE, idle_at_ms)
+            left = not any(trace.shown for trace in put.traces)
+            if transition is not Transition.NONE or 0 < deadline_ms < idle_at_ms or (left and deadline_ms):
+                moved.append((put.ref, deadline_ms))
         if moved:
             await self._schedule.add(moved)
         known = [put.ref for put, reply in zip(puts, replies, strict=True) if reply is None or reply.deadline_ms]

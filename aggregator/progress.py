@@ -14,6 +14,7 @@ from aggregator.agreed_clock import AgreedClock
 from aggregator.core.logtime import PartitionClock
 from aggregator.core.model import Partition
 from aggregator.ports import Applied, PartitionHead, Progress, Source
+from aggregator.replays import Replays
 from aggregator.retry import Retrying
 from aggregator.telemetry import Event, Metrics, StartReason, get_logger
 
@@ -21,11 +22,15 @@ log = get_logger()
 
 
 class Start(NamedTuple):
-    """Where a partition starts, and how many records before it retention took that should have been read."""
+    """Where a partition starts, and why.
+
+    `lost` records before it retention took before they were read; the first `again` from it on were applied once.
+    """
 
     offset: int
     reason: StartReason
     lost: int = 0
+    again: int = 0
 
 
 def decide_start(
@@ -41,14 +46,15 @@ def decide_start(
             return Start(beginning, StartReason.FIRST)
         start = Start(beginning if rewind_on_loss else committed, StartReason.STATE_LOST)
     elif committed is None:
-        return Start(beginning, StartReason.FIRST if applied == beginning else StartReason.NOT_COMMITTED)
+        start = Start(beginning, StartReason.FIRST if applied == beginning else StartReason.NOT_COMMITTED)
     elif applied < committed:
         start = Start(applied, StartReason.REDIS_BEHIND)
     else:
         start = Start(committed, StartReason.COMMITTED)
-    if beginning <= start.offset <= end:
-        return start
-    return Start(beginning, StartReason.LOG_CUT, lost=max(0, beginning - start.offset))
+    if not beginning <= start.offset <= end:
+        start = Start(beginning, StartReason.LOG_CUT, lost=max(0, beginning - start.offset))
+    known = max(applied or 0, committed or 0)
+    return start._replace(again=max(0, known - start.offset) if known <= end else 0)  # else it is another log
 
 
 class _Owned:
@@ -89,6 +95,7 @@ class PartitionProgress:
         self._metrics = metrics
         self._allowed_skew_ms = allowed_skew_ms
         self._rewind_on_loss = rewind_on_loss
+        self._replays = Replays(metrics)
         self._owned: dict[Partition, _Owned] = {}
         self._epoch = 0
         self.unstarted: set[Partition] = set()
@@ -185,6 +192,7 @@ class PartitionProgress:
         self._owned[partition] = owned
         self._source.seek(partition, start.offset)
         self.unstarted.discard(partition)
+        again = self._replays.begin(partition, start.offset, again=start.again, reason=start.reason)
         self._metrics.partition_started(start.reason)
         self._metrics.records_lost(partition.topic, start.lost)  # also 0: an alert needs the series from the start
         if start.lost:
@@ -202,6 +210,7 @@ class PartitionProgress:
             partition=partition.number,
             offset=start.offset,
             why=start.reason,
+            replay_records=again,
         )
 
     async def applied(
@@ -249,10 +258,7 @@ class PartitionProgress:
         lost: set[Partition] = set()
         for partition, write in writes.items():
             owned = self._owned[partition]
-            if partition not in refused:
-                owned.recorded = write.next_offset
-                continue
-            stored = refused[partition]
+            stored = refused.get(partition, write.next_offset)
             if stored is None or (write.previous is not None and stored < write.previous):
                 lost.add(partition)
                 self.restart(partition)
@@ -263,7 +269,8 @@ class PartitionProgress:
                     expected=write.previous,
                     found=stored,
                 )
-            else:  # our own write whose answer was lost, or one of a slower former owner: both are applied
+            else:  # ours, perhaps one whose answer was lost; or one of a slower former owner: all are applied
+                self._replays.applied(partition, owned.recorded or 0, stored)
                 owned.recorded = stored
         return lost
 

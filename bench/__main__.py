@@ -15,11 +15,13 @@ from typing import Final
 from bench import worker
 from bench.builds import Build, builds
 from bench.servers import PARTITIONS, Servers, servers
-from bench.spans import LARGE, SMALL, Shape
+from bench.spans import LARGE, SMALL, TURNS, Shape
 from bench.table import Column, memory_lines, table
 from bench.worker import Figures, Preloaded
 
 _SHAPES: Final[tuple[tuple[str, Shape], ...]] = (("large", LARGE), ("small", SMALL))
+
+_REPLAYED_SPANS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,29 @@ async def _indexes(at: Servers, build: Build, rounds: int, directory: Path) -> l
     return lines
 
 
+async def _replay(at: Servers, build: Build, rounds: int, directory: Path) -> list[str]:
+    """How fast a log is read again after FLUSHALL, beside how fast it was read before: each at its best."""
+    lines = [f"{build.core}, CPU µs per span of worker and Redis, and spans per second"]
+    for name, shape in _SHAPES:
+        sessions = _REPLAYED_SPANS // (TURNS * shape.trace_spans)
+        _say(f"{shape.record_spans}-span records: filling a topic")
+        loaded = await worker.preload(at, shape, sessions=sessions)
+        first: Figures = {}
+        again: Figures = {}
+        for _ in range(rounds):
+            _say(f"{shape.record_spans}-span records: reading, emptying Redis, reading again")
+            one, other = await worker.replay(build, at, loaded, directory)
+            first, again = _best(first, one), _best(again, other)
+        for title, found in (("first", first), ("again", again)):
+            shown = [f"{found[figure]:10.2f}" for figure in ("worker", "worker: Redis")]
+            lines.append(f"{name:6} {title:6} {''.join(shown)} {found['spans per second']:10.0f}")
+        lines.append(
+            f"{name:6} again / first: {again['spans per second'] / first['spans per second']:.0%} of the speed"
+        )
+        await at.broker.delete_topic(loaded.topic)
+    return lines
+
+
 async def _run(options: argparse.Namespace, directory: Path) -> None:
     _say("copying and compiling the package")
     copies = builds(Path(options.work) if options.work else directory)
@@ -130,6 +155,9 @@ async def _run(options: argparse.Namespace, directory: Path) -> None:
             return
         if options.indexes:
             print("\n".join(await _indexes(at, copies[-1], options.indexes, directory)))
+            return
+        if options.replay:
+            print("\n".join(await _replay(at, copies[-1], options.replay, directory)))
             return
         columns = await _columns(at, copies, _QUICK if options.quick else _FULL, directory)
         print("\n".join(table(columns, at.names)))
@@ -149,6 +177,14 @@ def main() -> None:
     )
     parser.add_argument(
         "--indexes", nargs="?", type=int, const=3, metavar="ROUNDS", help="instead: what the session indexes cost"
+    )
+    parser.add_argument(
+        "--replay",
+        nargs="?",
+        type=int,
+        const=2,
+        metavar="ROUNDS",
+        help="instead: how fast a million spans are read again",
     )
     parser.add_argument("--core", choices=("interpreted", "compiled"), help="only this one")
     parser.add_argument("--work", metavar="DIRECTORY", help="keep the copies of the package here, and take those there")

@@ -185,6 +185,27 @@ async def backlog(
     return figures
 
 
+async def replay(build: Build, servers: Servers, loaded: Preloaded, directory: Path) -> tuple[Figures, Figures]:
+    """Apply a filled topic, empty Redis, and let the same worker apply all of it again; no session closes meanwhile."""
+    servers.redis.flush()
+    found: list[Figures] = []
+    async with _running(build, servers, loaded.topic, directory, {"SESSION__IDLE_TIMEOUT_S": "86400"}) as worker:
+        for again in (False, True):
+            if again:
+                servers.redis.flush()
+            warm, end = await worker.watch(servers.redis.applied, loaded.records)
+            worker_us, redis_us, per_s = end.per_unit(warm)
+            spans = loaded.shape.record_spans
+            found.append(
+                {"worker": worker_us / spans, "worker: Redis": redis_us / spans, "spans per second": per_s * spans}
+            )
+        count = worker.metric("aggregator_replayed_records_total")
+        if count != loaded.records:
+            raise RuntimeError(f"{count:.0f} of {loaded.records} records were read again{worker.child.log_end()}")
+    first, second = found
+    return first, second
+
+
 async def delay(build: Build, servers: Servers, directory: Path, *, sessions: int) -> Figures:
     """From falling due to being received by a consumer of summaries, while the worker is caught up.
 

@@ -35,7 +35,8 @@ class Event(StrEnum):
     PARTITIONS_ASSIGNED = "partitions_assigned"  # partitions
     PARTITIONS_REVOKED = "partitions_revoked"  # partitions
     REVOKED_UNFINISHED = "revoked_unfinished"  # partitions, unfinished
-    PARTITION_STARTED = "partition_started"  # topic, partition, offset, why
+    PARTITION_STARTED = "partition_started"  # topic, partition, offset, why, replay_records: to be read again
+    REPLAYED = "replayed"  # topic, partition, offset, why, records: all from there on have been read again
     TOPIC_CREATED = "topic_created"  # topic, partitions
     TOPIC_RECREATED = "topic_recreated"  # topic, partition, offset, end_offset
     RECORDS_LOST = "records_lost"  # topic, partition, offset, records: retention took them before they were read

@@ -127,6 +127,9 @@ class Metrics:
         self._starts = counter(
             "partition_starts", "Partitions begun, by why they are read from where they are", "reason"
         )
+        self._replay = gauge("replay_records", "Records still to be read again", "topic", "partition", "reason")
+        self._replayed = counter("replayed_records", "Records that were read again", "reason")
+        self._replays: dict[tuple[str, int], StartReason] = {}  # by which each partition's series is shown
         self._open_sessions = gauge("open_sessions", "Sessions in the shards that this worker owns")
         self._redis_retries = counter("redis_retries", "Calls to Redis that were repeated")
         self._corrupt = counter("corrupt_keys", "Values in Redis that could not be read and were set aside", "kind")
@@ -148,6 +151,7 @@ class Metrics:
             self._closed.labels(close_reason)
         for start_reason in StartReason:
             self._starts.labels(start_reason)
+            self._replayed.labels(start_reason)
         for kind in CorruptKind:
             self._corrupt.labels(kind)
         for reject_reason in RejectReason:
@@ -198,6 +202,15 @@ class Metrics:
         """Count a partition that is read from somewhere from now on."""
         self._starts.labels(reason).inc()
 
+    def replay(self, topic: str, partition: int, reason: StartReason, *, left: int, done: int = 0) -> None:
+        """Show how much of a partition is still to be read again, and why, and count what just was."""
+        shown = self._replays.get((topic, partition), reason)
+        if shown is not reason:
+            self._replay.remove(topic, str(partition), shown)
+        self._replays[topic, partition] = reason
+        self._replay.labels(topic, str(partition), reason).set(left)
+        self._replayed.labels(reason).inc(done)
+
     def partition_lag(self, topic: str, partition: int, *, records: int, watermark_ms: int | None, now_ms: int) -> None:
         """Show how far behind a partition is; `watermark_ms` is None where it has no watermark yet."""
         self._consumer_lag.labels(topic, str(partition)).set(records)
@@ -214,6 +227,8 @@ class Metrics:
         for gauge in (self._consumer_lag, self._watermark_lag, self._watermark):
             with suppress(KeyError):  # never shown
                 gauge.remove(topic, str(partition))
+        if (reason := self._replays.pop((topic, partition), None)) is not None:
+            self._replay.remove(topic, str(partition), reason)
 
     # sessions
 

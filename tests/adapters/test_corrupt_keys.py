@@ -23,8 +23,9 @@ from aggregator.core.state import stamp_of
 from aggregator.core.summary import summary
 from aggregator.ports import Applied, ClaimOutcome, SessionPut, StoredTrace, TraceWrite, Transition
 from aggregator.telemetry import CorruptKind
+from tests import ran_on
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
-from tests.redis_servers import RedisServer, assert_every_key_lives_or_expires
+from tests.redis_servers import Cluster, RunningServers, assert_every_key_lives_or_expires, redis_servers_available
 
 KEYS: Final = Keys(closing_shards=4)
 S, OTHER = ref("s-1"), ref("s-2")
@@ -74,10 +75,13 @@ def stores(connections: Connections, client: Any) -> Redis:
     )
 
 
-@pytest.fixture
-async def store(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    connections = connect(redis_server.url)
-    with redis_server.client() as client:
+@pytest.fixture(params=[*sorted(redis_servers_available()), "cluster"])
+async def store(request: pytest.FixtureRequest, running_servers: RunningServers) -> AsyncIterator[Redis]:
+    clustered = request.param == "cluster"
+    place = running_servers.cluster() if clustered else running_servers.server(request.param)
+    ran_on.note("redis_cluster" if clustered else "redis_server", place, request)
+    connections = connect(place.url, cluster=clustered)
+    with place.client() as client:
         yield stores(connections, client)
         await connections.close()
         assert_every_key_lives_or_expires(client)
@@ -289,6 +293,24 @@ async def test_broken_progress_is_progress_lost(store: Redis) -> None:
     assert await store.progress.write({two: Applied(9, 10, 40)}) == {two: None}
     assert store.counted == {CorruptKind.PROGRESS: 3}
     assert await store.progress.write({two: Applied(None, 10, 40)}) == {}
+
+
+async def test_what_a_broken_witness_of_the_progress_knew_is_lost(redis_cluster: Cluster) -> None:
+    connections = connect(redis_cluster.url, cluster=True)
+    one, two = Partition("t", 0), Partition("t", 1)
+    with redis_cluster.client() as client:
+        store = stores(connections, client)
+        for tamper in (lambda key: client.hset(key, "t/0", "soon"), lambda key: client.set(key, "x")):
+            client.flushall()
+            assert await store.progress.write({one: Applied(None, 7, 10), two: Applied(None, 8, 20)}) == {}
+            for number, witness in enumerate(KEYS.witnesses()[:2]):
+                tamper(witness)
+                found = await store.progress.write({one: Applied(7 + number, 9, 30)})
+                assert found == {one: None}
+                assert (await store.progress.read([one]))[one][0] is None
+                assert await store.progress.write({one: Applied(None, 8 + number, 30)}) == {}
+        assert store.counted == {CorruptKind.PROGRESS: 4}
+    await connections.close()
 
 
 async def test_broken_watermarks_hold_closing_until_they_are_written_anew(store: Redis) -> None:

@@ -487,6 +487,20 @@ async def test_a_task_of_aiokafka_that_died_ends_the_worker(kafka_broker: Broker
             await reader.until(lambda: False)
 
 
+async def test_a_fetch_that_waits_to_be_tried_again_is_no_cancellation_of_ours(kafka_broker: Broker) -> None:
+    """As after a broker has refused it: aiokafka cancels it at the end, and lets that out of its `stop`."""
+    topic = await kafka_broker.create_topic()
+    async with reading(kafka_broker, topics=[topic]) as reader:
+        await reader.joined()
+        started = reader.source._started
+        assert started
+        waiting = asyncio.create_task(asyncio.sleep(60))
+        started._consumer._fetcher._pending_tasks.add(waiting)
+        await reader.source.close()
+        assert waiting.cancelled()
+        assert not any(one.connected() for one in started._consumer._client._conns.values())
+
+
 async def test_new_partitions_are_noticed(kafka_broker: Broker) -> None:
     topic = await kafka_broker.create_topic()
     async with reading(kafka_broker, topics=[topic]) as reader:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -48,6 +50,37 @@ async def connections(redis_server: RedisServer) -> AsyncIterator[Connections]:
     made = connect(redis_server.url)
     yield made
     await made.close()
+
+
+@asynccontextmanager
+async def slow_way(server: RedisServer, bytes_per_s: int) -> AsyncIterator[str]:
+    """A URL under which the server takes no more than so much; its answers come as they are."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(len(data) / rate)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(pump(reader, redis_writer, bytes_per_s), pump(redis_reader, writer, float("inf")))
+
+    way = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with way:
+        yield f"redis://127.0.0.1:{way.sockets[0].getsockname()[1]}/0"
+
+
+async def test_a_batch_may_take_longer_than_the_time_out_of_a_call(redis_server: RedisServer) -> None:
+    """As long as some of it gets through all the time; else it would be begun anew for ever."""
+    states = [write(number, bytes([number % 256]) * 2000) for number in range(6000)]
+    async with slow_way(redis_server, 8_000_000) as url:
+        connections = connect(url, socket_timeout_s=1.0)
+        began_s = time.monotonic()
+        assert await RedisTraces(connections, KEYS).store(states) == [None] * len(states)
+        await connections.close()
+    assert time.monotonic() - began_s > 2, "it was not slow enough to show anything"
 
 
 async def test_a_flushed_script_cache_goes_unnoticed(connections: Connections, redis_server: RedisServer) -> None:

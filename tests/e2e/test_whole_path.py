@@ -7,6 +7,7 @@ that are wrong.  Whatever is done to the workers and to Redis meanwhile, the end
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 from tests.e2e.comparing import assert_dead_letters, assert_equals_oracle
 from tests.e2e.deliveries import WORKLOADS, Delivery, deliveries, todays_spans
 from tests.e2e.pipeline import Pipeline, pipeline
+from tests.e2e.waiting import until
 from tests.e2e.workers import Worker
 from tests.kafka_servers import Broker
+from tests.oracle import comparable_hash
 from tests.redis_servers import Cluster, RedisServer, redis_servers_available
 
 SERVERS: Final = sorted(redis_servers_available())
@@ -128,3 +131,56 @@ async def test_when_redis_loses_everything_midway_the_log_is_read_again(
         assert all(worker.events("state_lost") for worker in workers)
         scrapes = [await worker.metrics() for worker in workers]
         assert all(scrape.value("partition_starts_total", reason="state_lost") for scrape in scrapes)
+
+
+def figures(deployment: Pipeline) -> dict[str, dict[str, str]]:
+    """All that Redis shows of each session with a trace, but for how the log was read."""
+    shown = {key: deployment.hash(key) for key in deployment.session_keys()}
+    return {
+        key: comparable_hash(fields)
+        | {name: value for name, value in deployment.hash(f"{key}:models").items() if value != "0"}
+        | {trace: json.dumps(entry) for trace, entry in deployment.traces(f"{key}:traces").items()}
+        for key, fields in shown.items()
+        if fields["trace_count"] != "0"
+    }
+
+
+async def replayed(deployment: Pipeline, worker: Worker, records: int) -> None:
+    """All of the log has been read again, and the worker says so, how much it was and why."""
+
+    async def look() -> bool:
+        scrape = await worker.metrics()
+        assert scrape.total("replay_records") <= records
+        return scrape.value("replayed_records_total", reason="state_lost") >= records
+
+    await until(f"{records} records are read again", look)
+    starts = [line for line in worker.events("partition_started") if line["why"] == "state_lost"]
+    assert sum(line["replay_records"] for line in starts) == records
+    assert sum(line["records"] for line in worker.events("replayed")) == records
+    series = (await worker.metrics()).series("replay_records")
+    assert {one["reason"] for one in series} == {"state_lost"}
+    assert (await worker.metrics()).total("replay_records") == 0
+    await deployment.wait_closed()
+
+
+@one_server
+async def test_a_replay_changes_no_figure_of_a_full_redis_and_gives_an_empty_one_the_same(
+    kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
+        (worker,) = await deployment.workers(1)
+        records = records_of_today(seed=6)
+        await deployment.send(records)
+        await assert_ends_right(deployment, records)
+        before, merged = figures(deployment), (await worker.metrics()).value("spans_total", outcome="merged")
+        deployment.redis.delete("agg:progress")  # with all that it tells of still there
+        await replayed(deployment, worker, len(records))
+        assert figures(deployment) == before
+        assert (await worker.metrics()).value("spans_total", outcome="merged") == merged
+        assert await worker.terminate() == 0
+        deployment.redis.flushall()
+        heir = deployment.worker()
+        await heir.listening()
+        await replayed(deployment, heir, len(records))
+        assert figures(deployment) == before
+        await assert_ends_right(deployment, records, repeated=True, lost=True)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.connections import Connections, connect
 from tests.paths.test_laws import PARTITIONS
 from tests.paths.test_laws_on_servers import KEYS, assert_hashes_equal_oracle, stores_on
 from tests.paths.worlds import Life, World, assert_equals_oracle, finish, live
-from tests.redis_servers import assert_every_key_lives_or_expires
-from tests.workloads import Workload, workloads
+from tests.redis_servers import Cluster, assert_every_key_lives_or_expires
+from tests.workloads import Record, Workload, workloads
 
 EVERYTHING: Final = Life(assigned=[list(range(PARTITIONS))], plans=[{}], crash=False)
 
@@ -46,41 +46,71 @@ def garbled(client: Any, key: str) -> None:
 BREAKS: Final[list[Callable[[Any, str], None]]] = [retyped, garbled]
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    workload=workloads(partitions=PARTITIONS),
-    broken=st.lists(st.tuples(st.integers(0, 1000), st.sampled_from(BREAKS)), min_size=1, max_size=5),
-    rest=st.booleans(),
-)
-def test_broken_keys_stop_nobody_and_a_replay_mends_them(
-    redis_url: str, workload: Workload, broken: list[tuple[int, Callable[[Any, str], None]]], rest: bool
+Broken = list[tuple[int, Callable[[Any, str], None]]]
+
+# The fixture is one running server for all examples: each begins by emptying it.
+some = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+broken_keys = st.lists(st.tuples(st.integers(0, 1000), st.sampled_from(BREAKS)), min_size=1, max_size=5)
+
+
+async def broken_midway(
+    connections: Connections, client: Any, records: Sequence[Record], broken: Broken, *, rest: bool
+) -> World:
+    """Apply half of them, break some keys, apply the rest, and read all again; with `rest` all is due in between."""
+    world = World(stores=stores_on(connections, client.flushall))
+    half = len(records) // 2
+    world.write(records[:half], PARTITIONS)
+    await live(world, EVERYTHING)
+    keys = sorted(key for key in client.scan_iter() if client.type(key) != "list")
+    for place, break_key in broken:
+        if keys:
+            break_key(client, keys.pop(place % len(keys)))
+    if rest:
+        await finish(world, PARTITIONS)
+    world.write(records[half:], PARTITIONS)
+    await finish(world, PARTITIONS)
+    for key in list(client.scan_iter(f"{KEYS.progress}*")):  # what the runbook says
+        client.delete(key)
+    await finish(world, PARTITIONS)
+    return world
+
+
+def assert_mended(
+    connections: Connections, client: Any, plain: Any, records: Sequence[Record], broken: Broken, *, rest: bool
 ) -> None:
+    """However keys are broken, in the end all is what the oracle says."""
+
     async def run() -> World:
-        connections = connect(redis_url)
-        world = World(stores=stores_on(connections, client.flushall))
         try:
-            half = len(workload.records) // 2
-            world.write(workload.records[:half], PARTITIONS)
-            await live(world, EVERYTHING)
-            keys = sorted(key for key in client.scan_iter() if client.type(key) != "list")
-            for place, break_key in broken:
-                if keys:
-                    break_key(client, keys.pop(place % len(keys)))
-            if rest:  # all sessions are due before anything else comes
-                await finish(world, PARTITIONS)
-            world.write(workload.records[half:], PARTITIONS)
-            await finish(world, PARTITIONS)
-            client.delete(KEYS.progress)  # what the runbook says
-            await finish(world, PARTITIONS)
+            return await broken_midway(connections, client, records, broken, rest=rest)
         finally:
             await connections.close()
-        return world
 
-    client = redis.Redis.from_url(redis_url, decode_responses=True)
     client.flushall()
     world = asyncio.run(run())
-    assert_equals_oracle(world, workload.records, lost=True)
-    assert_hashes_equal_oracle(client, workload.records)
-    with redis.Redis.from_url(redis_url) as plain:
-        assert_every_key_lives_or_expires(plain, indexed=True, settled=True)
-    client.close()
+    assert_equals_oracle(world, records, lost=True)
+    assert_hashes_equal_oracle(client, records)
+    assert_every_key_lives_or_expires(plain, indexed=True, settled=True)
+
+
+@some
+@given(workload=workloads(partitions=PARTITIONS), broken=broken_keys, rest=st.booleans())
+def test_broken_keys_stop_nobody_and_a_replay_mends_them(
+    redis_url: str, workload: Workload, broken: Broken, rest: bool
+) -> None:
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        redis.Redis.from_url(redis_url) as plain,
+    ):
+        assert_mended(connect(redis_url), client, plain, workload.records, broken, rest=rest)
+
+
+@some
+@given(workload=workloads(partitions=PARTITIONS), broken=broken_keys, rest=st.booleans())
+def test_so_it_is_on_a_cluster(redis_cluster: Cluster, workload: Workload, broken: Broken, rest: bool) -> None:
+    with (
+        redis.RedisCluster.from_url(redis_cluster.url, decode_responses=True) as client,
+        redis_cluster.client() as plain,
+    ):
+        connections = connect(redis_cluster.url, cluster=True)
+        assert_mended(connections, client, plain, workload.records, broken, rest=rest)

@@ -10,9 +10,10 @@ from aggregator.core.errors import StoreUnavailable
 from aggregator.core.model import Partition, SessionRef
 from tests.builders import BASE_MS, record, span, to_protobuf
 from tests.fake_log import Crash
-from tests.fakes import FakeSchedule, FakeSessionStore
+from tests.fakes import FakeProgress, FakeSchedule, FakeSessionStore
 from tests.paths.test_laws import fresh_world
-from tests.paths.worlds import IDLE_MS, TOPIC, Worker, World
+from tests.paths.worlds import IDLE_MS, TOPIC, Life, Worker, World, assert_equals_oracle, finish, live
+from tests.workloads import Record
 
 LEFT, RIGHT = Partition(TOPIC, 0), Partition(TOPIC, 1)
 S = SessionRef("default", "s")
@@ -151,6 +152,29 @@ async def test_a_partition_that_no_broker_leads_is_waited_for_while_the_others_a
     await end(tasks)
     assert world.log.committed == {LEFT: 1, RIGHT: 1}
     assert trouble == []
+
+
+async def test_a_session_that_its_only_trace_has_left_is_put_back_too() -> None:
+    """An index that was lost (a broken key that was set aside) is written anew by reading the log again."""
+    world = fresh_world()
+    weak = Record(record([span(1, {"gen_ai.conversation.id": "weak"})]), 0, BASE_MS)
+    strong = Record(record([span(2, {"session.id": "strong"})]), 0, BASE_MS + 10)
+    alone = Life(assigned=[[0]], plans=[{}], crash=False)
+    for one in (weak, strong):
+        world.write([one], 1)
+        await live(world, alone)
+    schedule, progress, sessions = world.stores.schedule, world.stores.progress, world.stores.sessions
+    assert isinstance(schedule, FakeSchedule)
+    assert isinstance(progress, FakeProgress)
+    assert isinstance(sessions, FakeSessionStore)
+    left = SessionRef("default", "weak")
+    schedule.entries.clear()
+    progress.offsets.clear()
+    await live(world, alone)
+    assert set(schedule.entries) == set(sessions.sessions) >= {left}
+    await finish(world, 1)
+    assert left not in sessions.sessions
+    assert_equals_oracle(world, [weak, strong], lost=True)
 
 
 async def test_readiness_recovers_where_partitions_that_could_not_start_are_taken_away() -> None:

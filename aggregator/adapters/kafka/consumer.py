@@ -127,22 +127,33 @@ class GroupConsumer:
         A member that is just joining hears nothing, and can't leave, until all others have joined.
         """
         self.wake()
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(self._options.ask_timeout_s):
                 await self._consumer.stop()
         except TimeoutError:
             await self._disconnect()
             return False
+        except asyncio.CancelledError:
+            if task and task.cancelling() > cancelled:
+                raise
+            # It is that of a fetch which waited to be tried again, and which aiokafka itself has cancelled just now.
+            await self._disconnect()
         return True
 
     async def _disconnect(self) -> None:
-        """What is left of aiokafka's `stop` after it was cancelled while it waited for its coordinator."""
+        """What is left of aiokafka's `stop` where that has ended early."""
         coordinator = self._consumer._coordinator  # noqa: SLF001
         if coordinator is not None:
             await coordinator._stop_heartbeat_task()  # noqa: SLF001
             await coordinator._stop_commit_offsets_refresh_task()  # noqa: SLF001
-        if self._consumer._fetcher is not None:  # noqa: SLF001
-            await self._consumer._fetcher.close()  # noqa: SLF001
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        if fetcher is not None:
+            tasks = [fetcher._fetch_task, *fetcher._pending_tasks]  # noqa: SLF001
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         await self._consumer._client.close()  # noqa: SLF001
 
     # --- records ---------------------------------------------------------------------------------------------------

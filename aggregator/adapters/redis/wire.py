@@ -20,6 +20,9 @@ from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, R
 FOREIGN: Final = (RedisError, RedisClusterException, OSError)
 """What redis-py raises; adapters translate it (`failures.py`)."""
 
+_SEND_BYTES: Final = 262_144
+"""What a slow server or a slow way must take within a call's time-out: a batch may be many times as much."""
+
 _CLOSED: Final = ("the handler is closed", "'NoneType' object")
 
 # Its stub knows only commands of one word.
@@ -68,6 +71,20 @@ def _raise_lost(before: int) -> None:
         raise asyncio.CancelledError
 
 
+def _parts(commands: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """The same commands in their order, some `_SEND_BYTES` at a time."""
+    part: list[bytes] = []
+    size = 0
+    for command in commands:
+        part.append(command)
+        size += len(command)
+        if size >= _SEND_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
 async def exchange_on(connection: AbstractConnection, commands: Sequence[bytes], *, cancelled: int) -> list[Any]:
     """Write all commands and read their replies; after anything but an error reply the connection is closed.
 
@@ -78,8 +95,9 @@ async def exchange_on(connection: AbstractConnection, commands: Sequence[bytes],
     """
     replies: list[Any] = []
     try:
-        await connection.send_packed_command(commands)
-        _raise_lost(cancelled)
+        for part in _parts(commands):
+            await connection.send_packed_command(part)
+            _raise_lost(cancelled)
         for _ in commands:
             try:
                 replies.append(await connection.read_response(disable_decoding=True))
