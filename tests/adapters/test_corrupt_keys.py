@@ -301,7 +301,7 @@ async def test_what_a_broken_witness_of_the_progress_knew_is_lost(redis_cluster:
     with redis_cluster.client() as client:
         store = stores(connections, client)
         for tamper in (lambda key: client.hset(key, "t/0", "soon"), lambda key: client.set(key, "x")):
-            redis_cluster.flush()
+            client.flushall()
             assert await store.progress.write({one: Applied(None, 7, 10), two: Applied(None, 8, 20)}) == {}
             for number, witness in enumerate(KEYS.witnesses()[:2]):
                 tamper(witness)
