@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from tests.faults import rolling  # noqa: F401 - enters its scenes
+from tests.faults import leaving, rolling  # noqa: F401 - they enter their scenes
 from tests.faults.brokers import SEATS, Kafka, kafka
 from tests.faults.catalogue import Fault, StoreKind
 from tests.faults.clusters import Clustered, clustered

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.e2e.deliveries import WORKLOADS, Delivery, deliveries, todays_spans
-from tests.faults import guarded, kafka_faults, redis_faults, step_faults  # noqa: F401 - into the catalogue
+from tests.faults import guarded, kafka_faults, network_faults, redis_faults, step_faults  # noqa: F401 - into the catalogue
 from tests.faults.brokers import SEATS, Kafka
 from tests.faults.catalogue import FAULTS, Domain, Fault, StoreKind, faketime
 from tests.faults.deployment import Deployment, deployment
