@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -139,7 +139,7 @@ def denied(broker: Broker, topic: str) -> AbstractAsyncContextManager[None]:
 @one_server
 @pytest.mark.parametrize("away", [missing, denied])
 async def test_a_dead_letter_topic_that_can_not_be_written_is_waited_for(
-    deployment: Pipeline, away: type[AbstractAsyncContextManager[None]]
+    deployment: Pipeline, away: Callable[[Broker, str], AbstractAsyncContextManager[None]]
 ) -> None:
     worker = await one_worker(deployment, KAFKA__REQUEST_TIMEOUT_MS="1500")
     async with away(deployment.broker, deployment.dead_letter_topic):
