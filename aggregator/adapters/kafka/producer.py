@@ -132,8 +132,8 @@ class Producer:
             for index, (topic, key, value, headers) in enumerate(messages):
                 try:
                     waiting[index] = await producer.send(topic, value, key=key, headers=list(headers))
-                except MessageSizeTooLargeError as error:  # aiokafka itself, on what no broker takes
-                    errors[index] = error
+                except MessageSizeTooLargeError as refusal:  # aiokafka itself, on what no broker takes
+                    errors[index] = refusal
             if waiting:
                 await asyncio.wait(waiting.values())
         finally:
