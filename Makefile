@@ -60,7 +60,7 @@ docs: install ## the code blocks of docs/instrument.md and the README's coverage
 
 # FAULTS_MINUTES, FAULTS_SEED and more: tests/faults/__main__.py
 faults: install fresh-core ## breaks everything on purpose: each fault alone, then mixed ones by seeded schedules
-	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py tests/faults/rolling.py $(ARGS)
+	@$(PY) -m pytest tests/faults/each_alone.py tests/faults/the_log.py tests/faults/rolling.py tests/faults/leaving.py $(ARGS)
 	@$(PY) -m tests.faults
 
 # FUZZ_SECONDS; atheris is not in the lock, since it has no wheel for every Python that the rest runs on

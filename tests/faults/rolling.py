@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300
 _WORKERS: Final = 4
 _TRAFFIC_S: Final = 40.0
 _SESSION_TIMEOUT_MS: Final = "30000"  # a static member that takes longer to come back is taken for dead
-_MOST_LAG_S: Final = 10.0
+_MOST_LAG_S: Final = {False: 5.0, True: 10.0}  # by whether it is static; docs/guarantees.md
 
 
 class Lag:
@@ -87,4 +87,4 @@ async def test_a_rolling_restart_keeps_up(static: bool, one_broker: Kafka, proxi
             watching.cancel()
         await assert_right(made, records)
         print(f"static {static}: lag {lag.most_s:.1f} s of traffic, standstill {lag.longest_standstill_s:.1f} s")
-        assert lag.most_s < _MOST_LAG_S
+        assert lag.most_s < _MOST_LAG_S[static]
