@@ -134,12 +134,10 @@ async def _replay(at: Servers, build: Build, rounds: int, directory: Path) -> No
             first, again = _best(first, one), _best(again, other)
         for title, found in (("first", first), ("again", again)):
             shown = [f"{found[figure]:10.2f}" for figure in ("worker", "worker: Redis")]
-            lines.append(f"{name:6} {title:6} {''.join(shown)} {found['spans per second']:10.0f}")
-        lines.append(
-            f"{name:6} again / first: {again['spans per second'] / first['spans per second']:.0%} of the speed"
-        )
+            print(f"{name:6} {title:6} {''.join(shown)} {found['spans per second']:10.0f}")
+        speeds = again["spans per second"] / first["spans per second"], first["worker"] / again["worker"]
+        print(f"{name:6} read again at {speeds[0]:.0%} of the speed, {speeds[1]:.0%} by the worker's CPU", flush=True)
         await at.broker.delete_topic(loaded.topic)
-    return lines
 
 
 async def _run(options: argparse.Namespace, directory: Path) -> None:
