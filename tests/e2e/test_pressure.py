@@ -46,7 +46,7 @@ async def under_pressure(made: Pipeline, redis: RedisServer, records: int, *, sl
         while_slow = await asyncio.to_thread(made.applied)
     await watching
     print(f"Redis at {slowed:.0%}: {while_slow} records; lag {lag}, told {told:.0f}; {look.longest_standstill_s:.1f} s")
-    assert slowed < 0.15, "Redis was not slow"
+    assert slowed < 0.2, "Redis was not slow"
     assert 0 < while_slow < records + burst, "the lag was gone too soon to show anything"
     assert told == pytest.approx(lag, abs=0.1 * records)
     return worker, look
