@@ -298,7 +298,8 @@ async def test_broken_progress_is_progress_lost(store: Redis) -> None:
 async def test_what_a_broken_witness_of_the_progress_knew_is_lost(redis_cluster: Cluster) -> None:
     connections = connect(redis_cluster.url, cluster=True)
     one, two = Partition("t", 0), Partition("t", 1)
-    with redis_cluster.client() as client:
+    made: Any = redis_cluster.client()
+    with made as client:
         store = stores(connections, client)
         for tamper in (lambda key: client.hset(key, "t/0", "soon"), lambda key: client.set(key, "x")):
             client.flushall()
