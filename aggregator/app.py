@@ -368,6 +368,7 @@ class _Worker:
         return ["a task has died"] if self._work is not None and self._work.done() else []
 
     def _readiness(self) -> list[str]:
+        """Ready as long as nothing is waited for: a lag is none of it, or rollouts would stand still in a backlog."""
         if not self._ready:
             reasons = ["starting or stopping"]
         elif not self._rebalances.joined:

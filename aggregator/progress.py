@@ -270,7 +270,7 @@ class PartitionProgress:
                     found=stored,
                 )
             else:  # ours, perhaps one whose answer was lost; or one of a slower former owner: all are applied
-                self._replays.applied(partition, owned.recorded or 0, stored)
+                self._replays.applied(partition, write.previous or 0, stored)
                 owned.recorded = stored
         return lost
 

@@ -119,9 +119,9 @@ async def _indexes(at: Servers, build: Build, rounds: int, directory: Path) -> l
     return lines
 
 
-async def _replay(at: Servers, build: Build, rounds: int, directory: Path) -> list[str]:
-    """How fast a log is read again after FLUSHALL, beside how fast it was read before: each at its best."""
-    lines = [f"{build.core}, CPU µs per span of worker and Redis, and spans per second"]
+async def _replay(at: Servers, build: Build, rounds: int, directory: Path) -> None:
+    """Print how fast a log is read again after FLUSHALL, beside how fast it was read before: each at its best."""
+    print(f"{build.core}, CPU µs per span of worker and Redis, and spans per second", flush=True)
     for name, shape in _SHAPES:
         sessions = _REPLAYED_SPANS // (TURNS * shape.trace_spans)
         _say(f"{shape.record_spans}-span records: filling a topic")
@@ -134,12 +134,10 @@ async def _replay(at: Servers, build: Build, rounds: int, directory: Path) -> li
             first, again = _best(first, one), _best(again, other)
         for title, found in (("first", first), ("again", again)):
             shown = [f"{found[figure]:10.2f}" for figure in ("worker", "worker: Redis")]
-            lines.append(f"{name:6} {title:6} {''.join(shown)} {found['spans per second']:10.0f}")
-        lines.append(
-            f"{name:6} again / first: {again['spans per second'] / first['spans per second']:.0%} of the speed"
-        )
+            print(f"{name:6} {title:6} {''.join(shown)} {found['spans per second']:10.0f}")
+        speeds = again["spans per second"] / first["spans per second"], first["worker"] / again["worker"]
+        print(f"{name:6} read again at {speeds[0]:.0%} of the speed, {speeds[1]:.0%} by the worker's CPU", flush=True)
         await at.broker.delete_topic(loaded.topic)
-    return lines
 
 
 async def _run(options: argparse.Namespace, directory: Path) -> None:
@@ -157,7 +155,7 @@ async def _run(options: argparse.Namespace, directory: Path) -> None:
             print("\n".join(await _indexes(at, copies[-1], options.indexes, directory)))
             return
         if options.replay:
-            print("\n".join(await _replay(at, copies[-1], options.replay, directory)))
+            await _replay(at, copies[-1], options.replay, directory)
             return
         columns = await _columns(at, copies, _QUICK if options.quick else _FULL, directory)
         print("\n".join(table(columns, at.names)))

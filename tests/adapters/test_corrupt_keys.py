@@ -298,13 +298,17 @@ async def test_broken_progress_is_progress_lost(store: Redis) -> None:
 async def test_what_a_broken_witness_of_the_progress_knew_is_lost(redis_cluster: Cluster) -> None:
     connections = connect(redis_cluster.url, cluster=True)
     one, two = Partition("t", 0), Partition("t", 1)
+    tampers: list[Tamper] = [
+        lambda client, key: client.hset(key, "t/0", "soon"),
+        lambda client, key: client.set(key, "x"),
+    ]
     with redis_cluster.client() as client:
         store = stores(connections, client)
-        for tamper in (lambda key: client.hset(key, "t/0", "soon"), lambda key: client.set(key, "x")):
+        for tamper in tampers:
             client.flushall()
             assert await store.progress.write({one: Applied(None, 7, 10), two: Applied(None, 8, 20)}) == {}
             for number, witness in enumerate(KEYS.witnesses()[:2]):
-                tamper(witness)
+                tamper(client, witness)
                 found = await store.progress.write({one: Applied(7 + number, 9, 30)})
                 assert found == {one: None}
                 assert (await store.progress.read([one]))[one][0] is None

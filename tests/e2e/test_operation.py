@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,8 @@ COUNTERS: Final = {
     "redis_retries_total": set(),
     "trace_conflicts_total": set(),
     "corrupt_keys_total": {"kind"},
+    "replay_records": {"topic", "partition", "reason"},
+    "replayed_records_total": {"reason"},
     "open_sessions": set(),
     "consumer_lag_records": {"topic", "partition"},
     "watermark_lag_seconds": {"topic", "partition"},
@@ -65,11 +67,18 @@ async def deployment(kafka_broker: Broker, redis_server: RedisServer, tmp_path: 
 def suspended(server: RedisServer) -> Iterator[None]:
     """The server hangs: it takes connections and answers nothing."""
     assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
+    with hanging(server.process.pid):
+        yield
+
+
+@contextmanager
+def hanging(pid: int) -> Iterator[None]:
+    """That process stands still, with its connections open."""
+    os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(server.process.pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
 
 
 async def not_ready(worker: Worker, *words: str) -> str:
@@ -174,6 +183,23 @@ async def test_a_worker_ends_in_time_and_with_0_also_while_redis_hangs(
         assert await worker.terminate() == 0
     committed = await deployment.committed()
     assert not any(committed.values()), "an offset was committed that Redis knows nothing of"
+
+
+@one_server
+@pytest.mark.parametrize("redis_too", [False, True])
+async def test_a_worker_ends_in_time_and_with_0_also_while_kafka_hangs(
+    deployment: Pipeline, redis_server: RedisServer, redis_too: bool
+) -> None:
+    """`tests/faults/leaving.py` has the other ways in which servers can be away."""
+    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="3")
+    await deployment.send_bytes(to_protobuf(known_trace(1, round(time.time() * 1000), session="s")))
+    with ExitStack() as stack:
+        stack.enter_context(hanging(deployment.broker.pid))
+        if redis_too:
+            stack.enter_context(suspended(redis_server))
+        began_s = time.monotonic()
+        assert await worker.terminate() == 0
+        assert time.monotonic() - began_s < 3
 
 
 # --- starting --------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ async def under_pressure(made: Pipeline, redis: RedisServer, records: int, *, sl
         while_slow = await asyncio.to_thread(made.applied)
     await watching
     print(f"Redis at {slowed:.0%}: {while_slow} records; lag {lag}, told {told:.0f}; {look.longest_standstill_s:.1f} s")
-    assert slowed < 0.15, "Redis was not slow"
+    assert slowed < 0.2, "Redis was not slow"
     assert 0 < while_slow < records + burst, "the lag was gone too soon to show anything"
     assert told == pytest.approx(lag, abs=0.1 * records)
     return worker, look
@@ -63,14 +63,15 @@ async def assert_bore_it(made: Pipeline, worker: Worker, look: Look, *, growth_b
     assert max(look.resident) - look.resident[0] < growth_bytes, "what is read ahead of Redis is held in memory"
     assert len(worker.events("partitions_assigned")) == 1
     assert not worker.events("partitions_revoked")
-    assert not worker.events("retrying") or not (await worker.metrics()).value("redis_retries_total")
     found = await worker.metrics()
+    assert found.value("redis_retries_total") == 0
     assert found.value("spans_total", outcome="merged") == total
     assert found.total("consumer_lag_records") == 0
     counts = [int(made.redis.hget(key, "span_count")) for key in made.session_keys()]
     assert counts == [SESSION_SPANS] * (total // SESSION_SPANS)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("redis_server", sorted(redis_servers_available())[:1], indirect=True)
 async def test_a_slow_redis_and_a_lag_are_borne(
     kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path

@@ -18,7 +18,7 @@ from tests.faults.schedules import traffic
 _WORKERS: Final = 4
 _TRAFFIC_S: Final = 40.0
 _SESSION_TIMEOUT_MS: Final = "30000"  # a static member that takes longer to come back is taken for dead
-_MOST_LAG_S: Final = 10.0
+_MOST_LAG_S: Final = {False: 5.0, True: 10.0}  # by whether it is static; docs/guarantees.md
 
 
 class Lag:
@@ -81,7 +81,7 @@ async def _rolled(made: Deployment, name: str, *, static: bool) -> Outcome:
     made.note(f"lag {lag.most_s:.1f} s of traffic")
     found.recovery_s[name] = lag.longest_standstill_s
     print(f"{name}: lag {lag.most_s:.1f} s of traffic, standstill {lag.longest_standstill_s:.1f} s", file=sys.stderr)
-    assert lag.most_s < _MOST_LAG_S
+    assert lag.most_s < _MOST_LAG_S[static]
     return found
 
 
