@@ -134,7 +134,7 @@ class Event(StrEnum):
     TLS_FILES_RENEWED = "tls_files_renewed", "info", "Certificates had changed, and were read again.", "server"
     TLS_FILES_UNUSABLE = (
         "tls_files_unusable",
-        "error",
+        "warning",
         "Certificates have changed and can't be used; those read before go on.",
         "error",
     )

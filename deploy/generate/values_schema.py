@@ -21,6 +21,9 @@ _NOT_IN_VALUES: Final = {
     ("kafka", "ssl_ca_file"),
     ("kafka", "ssl_cert_file"),
     ("kafka", "ssl_key_file"),
+    ("redis", "ssl_ca_file"),
+    ("redis", "ssl_cert_file"),
+    ("redis", "ssl_key_file"),
 }
 # What the chart itself reads.
 _REQUIRED: Final = {
@@ -112,6 +115,7 @@ _PORTS: Final[dict[str, Any]] = {
     "items": {"type": "integer", "minimum": 1, "maximum": 65535},
 }
 _SECRET_NAME: Final[dict[str, Any]] = {"type": "string", "pattern": rf"^$|{_NAME}"}
+_MOUNTED_CERTIFICATES: Final = _object({"secret": _SECRET_NAME, "ca": _TEXT, "cert": _TEXT, "key": _TEXT})
 _SECRET_KEY: Final[dict[str, Any]] = _object(
     {"secret": {"type": "string", "pattern": _NAME}, "key": {"type": "string", "minLength": 1}}, ["secret", "key"]
 )
@@ -140,12 +144,7 @@ def _chart() -> dict[str, Any]:
         "fullnameOverride": _TEXT,
         "inputPartitions": _count(1),
         "replicas": _count(1),
-        "tls": _object(
-            {
-                "kafka": _object({"secret": _SECRET_NAME, "ca": _TEXT, "cert": _TEXT, "key": _TEXT}),
-                "redis": _object({"secret": _SECRET_NAME}),
-            }
-        ),
+        "tls": _object(dict.fromkeys(("kafka", "redis"), _MOUNTED_CERTIFICATES)),
         "resources": _RESOURCES,
         "secretFiles": {
             "type": "object",

@@ -188,16 +188,23 @@ def test_helm_has_nothing_to_say(variant: str, tmp_path: Path) -> None:
 # --- what it makes ----------------------------------------------------------------------------------------------------
 
 
+def as_in_the_pod(variables: Mapping[str, str], container: Mapping[str, Any], tmp_path: Path) -> dict[str, str]:
+    """The variables with files that are there, and with a URL for TLS where it comes from a secret."""
+    found = dict(variables)
+    folders = [mount["mountPath"] for mount in container.get("volumeMounts", ())]
+    for name, value in variables.items():
+        if "__SSL_" in name:
+            assert str(Path(value).parent) in folders
+            found[name] = str(tmp_path / "values.yaml")
+    secrets = {entry["name"] for entry in container.get("env", ())}
+    return found | ({"AGGREGATOR_REDIS__URL": "rediss://redis:6379/0"} if "AGGREGATOR_REDIS__URL" in secrets else {})
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_worker_understands_every_variable(variant: str, tmp_path: Path) -> None:
     variables, pod = workload(template(VARIANTS[variant], tmp_path))
     (container,) = pod["containers"]
-    for name, value in variables.items():
-        if name.startswith("AGGREGATOR_KAFKA__SSL_"):
-            folders = [mount["mountPath"] for mount in container["volumeMounts"]]
-            assert str(Path(value).parent) in folders
-            variables[name] = str(tmp_path / "values.yaml")  # any file that is there
-    settings = load_settings(variables)
+    settings = load_settings(as_in_the_pod(variables, container, tmp_path))
     assert settings.http.port == container["ports"][0]["containerPort"]
     assert pod["terminationGracePeriodSeconds"] >= settings.shutdown.grace_s + 5
     assert settings.web.tokens is None
@@ -211,9 +218,9 @@ def test_the_web_view_has_its_settings_and_nothing_of_kafka(variant: str, tmp_pa
     parts = template(VARIANTS[variant], tmp_path)
     variables, pod = workload(parts, "-web")
     assert not [name for name in variables if "KAFKA" in name]
-    settings = load_settings(variables)
-    Access(settings.web)  # raises where strangers could look
     (container,) = pod["containers"]
+    settings = load_settings(as_in_the_pod(variables, container, tmp_path))
+    Access(settings.web)  # raises where strangers could look
     name = "session-aggregator-web"
     ports = {entry["port"] for entry in named("Service", name, parts)["spec"]["ports"]}
     assert ports == {settings.web.port} == {entry["containerPort"] for entry in container["ports"]}
@@ -256,6 +263,11 @@ def test_secrets_that_settings_name_as_files_are_mounted_as_folders(tmp_path: Pa
             "/etc/session-aggregator/secrets/prices": "own-prices",
             **{f"/etc/session-aggregator/tls/{name}": f"{name}-tls" for name in tls},
         }
+
+
+def test_certificates_without_tls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"tls.kafka.secret takes settings.kafka.security_protocol SSL"):
+        template({"tls": {"kafka": {"secret": "kafka-tls"}}}, tmp_path)
 
 
 def test_a_change_of_settings_replaces_the_pods(tmp_path: Path) -> None:

@@ -72,12 +72,22 @@ AGGREGATOR_{{ upper $group }}__{{ upper $field }}: {{ include "session-aggregato
 {{/* Those of the worker. */}}
 {{- define "session-aggregator.variables" -}}
 {{- include "session-aggregator.plain" (dict "settings" (omit .Values.settings "web") "secrets" .Values.secretSettings) }}
-{{- with .Values.tls.kafka }}
+{{- if and .Values.tls.kafka.secret (not (hasSuffix "SSL" (default "PLAINTEXT" .Values.settings.kafka.security_protocol))) }}
+{{- fail "tls.kafka.secret takes settings.kafka.security_protocol SSL or SASL_SSL; nothing would be encrypted" }}
+{{- end }}
+{{- include "session-aggregator.certificates" (dict "tls" .Values.tls "names" (list "kafka" "redis")) }}
+{{- end -}}
+
+{{/* Where the certificates of `tls` are mounted, for the servers of these names. */}}
+{{- define "session-aggregator.certificates" -}}
+{{- range $name := .names }}
+{{- with index $.tls $name }}
 {{- if .secret }}
-AGGREGATOR_KAFKA__SSL_CA_FILE: /etc/session-aggregator/tls/kafka/{{ .ca }}
+AGGREGATOR_{{ upper $name }}__SSL_CA_FILE: /etc/session-aggregator/tls/{{ $name }}/{{ .ca }}
 {{- if .cert }}
-AGGREGATOR_KAFKA__SSL_CERT_FILE: /etc/session-aggregator/tls/kafka/{{ .cert }}
-AGGREGATOR_KAFKA__SSL_KEY_FILE: /etc/session-aggregator/tls/kafka/{{ .key }}
+AGGREGATOR_{{ upper $name }}__SSL_CERT_FILE: /etc/session-aggregator/tls/{{ $name }}/{{ .cert }}
+AGGREGATOR_{{ upper $name }}__SSL_KEY_FILE: /etc/session-aggregator/tls/{{ $name }}/{{ .key }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -101,6 +111,7 @@ AGGREGATOR_KAFKA__SSL_KEY_FILE: /etc/session-aggregator/tls/kafka/{{ .key }}
 {{- $settings := mergeOverwrite (deepCopy (pick .Values.settings "log" "redis" "session" "web")) (deepCopy .Values.web.settings) -}}
 {{- $secrets := include "session-aggregator.webSecrets" . | fromYaml -}}
 {{- include "session-aggregator.plain" (dict "settings" $settings "secrets" $secrets) }}
+{{- include "session-aggregator.certificates" (dict "tls" .Values.tls "names" (list "redis")) }}
 AGGREGATOR_WEB__HOST: 0.0.0.0
 {{- end -}}
 
