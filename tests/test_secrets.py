@@ -19,7 +19,6 @@ from tests.sessions.test_commands import invoked
 CANARY = "hunter2-do-not-show"
 SECRETS = {
     "AGGREGATOR_KAFKA__SASL_PASSWORD": CANARY,
-    "AGGREGATOR_KAFKA__SSL_KEY_PASSWORD": CANARY,
     "AGGREGATOR_REDIS__URL": f"redis://worker:{CANARY}@127.0.0.1:1/0",
     "AGGREGATOR_WEB__TOKENS": f"{CANARY},{CANARY}-too=demo",
 }

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import UnknownError
 from redis.exceptions import RedisClusterException, RedisError
 
 from tests.e2e.deliveries import PARTITIONS, Delivery
@@ -158,14 +159,19 @@ class Deployment(Pipeline):
         if self.partitions > PARTITIONS and self.dice.random() < 0.5:  # some have been added
             new = self.dice.randrange(PARTITIONS, self.partitions)
             partition = new if new in await producer.partitions_for(self.topic) else partition
-        append = await producer.send(
-            self.topic,
-            record.value,
-            key=None if record.value is not None else b"k",  # a client takes no record of neither
-            partition=partition,
-            timestamp_ms=round(time.time() * 1000) + shift_ms,
-        )
-        place = await append
+        while True:
+            append = await producer.send(
+                self.topic,
+                record.value,
+                key=None if record.value is not None else b"k",  # a client takes no record of neither
+                partition=partition,
+                timestamp_ms=round(time.time() * 1000) + shift_ms,
+            )
+            try:
+                place = await append
+                break
+            except UnknownError:  # of a broker that ends since its disk is full, without having written it
+                await asyncio.sleep(0.1)
         self.sent[place.partition, place.offset] = record
         self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)
 

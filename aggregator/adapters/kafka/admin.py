@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -23,6 +28,8 @@ log = get_logger()
 
 _SHOWN_TOPICS: Final = 10
 _BROKER_DEFAULT: Final = -1  # as partition count and replication factor
+_COORDINATOR_TRIES: Final = 20
+_COORDINATOR_WAIT_S: Final = 0.2
 _FETCH_KEY: Final = 1
 _RELEASE_OF_FETCH: Final = (  # Kafka does not tell its release; the newest Fetch that it speaks dates it
     (18, "4.1 or later"),
@@ -68,7 +75,7 @@ class KafkaAdmin:
             seen = await client.describe_topics()
             await _see(client, set(topics) - {topic["topic"] for topic in seen})
             if group_id is not None:
-                await client.find_coordinator(group_id)
+                await _ask_for_group(client, group_id)
             # No public method tells the versions; any broker will do.
             versions = await client._client.send(about["brokers"][0]["node_id"], ApiVersionRequest())  # noqa: SLF001
         newest = max((version[2] for version in versions.api_versions if version[0] == _FETCH_KEY), default=0)
@@ -117,6 +124,19 @@ class KafkaAdmin:
                     yield client
             finally:
                 await client.close()
+
+
+async def _ask_for_group(client: AIOKafkaAdminClient, group_id: str) -> None:
+    """Raises where the group may not be seen; the first to ask a new cluster for any waits until it keeps them."""
+    for tries_left in reversed(range(_COORDINATOR_TRIES)):
+        try:
+            await client.find_coordinator(group_id)
+        except GroupCoordinatorNotAvailableError:
+            if not tries_left:
+                raise
+            await asyncio.sleep(_COORDINATOR_WAIT_S)
+        else:
+            return
 
 
 async def _see(client: AIOKafkaAdminClient, topics: Collection[str]) -> None:
