@@ -11,7 +11,7 @@ from aggregator.adapters.kafka.security import Security
 from aggregator.adapters.own_prices import OwnPrices, read_own_prices
 from aggregator.adapters.redis.connections import connect_as_set
 from aggregator.adapters.redis.servers import Eviction, Server, servers
-from aggregator.core.errors import AccessRefused, AggregatorError, ConfigurationError
+from aggregator.core.errors import AggregatorError, BrokerRefused, ConfigurationError, StoreRefused
 from aggregator.settings import KafkaSettings, PricingSettings, RedisSettings, Settings
 
 _OLDEST_REDIS: Final = (7, 0)
@@ -117,7 +117,7 @@ async def _kafka(kafka: KafkaSettings, report: _Report) -> None:
     try:
         admin = KafkaAdmin(addresses, security=Security.of(kafka), timeout_s=_PATIENCE_S)
         cluster = await admin.cluster(topics=named_topics(kafka), group_id=kafka.group_id)
-    except (ConfigurationError, AccessRefused) as error:
+    except (ConfigurationError, BrokerRefused) as error:
         report.say("kafka", addresses)
         report.problem(str(error))
         return
@@ -167,7 +167,7 @@ async def _redis(redis: RedisSettings, report: _Report) -> None:
             found = await servers(connections)
         finally:
             await connections.close()
-    except (ConfigurationError, AccessRefused) as error:
+    except (ConfigurationError, StoreRefused) as error:
         report.say("redis", str(redis.url))
         report.problem(str(error))
         return

@@ -15,7 +15,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from aggregator.core.errors import AccessRefused, AggregatorError, ConfigurationError
+from aggregator.core.errors import AggregatorError, BrokerRefused, ConfigurationError, StoreRefused
 from aggregator.sessions.commands import sessions_app
 from aggregator.settings import Settings, load_settings, variable
 from aggregator.telemetry import configure_logging, core_flavour, package_version
@@ -173,7 +173,7 @@ def _end(work: Coroutine[object, object, int]) -> NoReturn:
             code = runner.run(work)
     except ConfigurationError as error:
         _refuse("The settings are wrong", error)
-    except AccessRefused as error:
+    except (StoreRefused, BrokerRefused) as error:
         typer.echo(f"Refused: {error}", err=True)
         raise typer.Exit(MISCONFIGURED) from error
     except AggregatorError as error:

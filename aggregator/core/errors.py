@@ -63,19 +63,15 @@ class BrokerUnavailable(TransientError):
     """Kafka is away or has no leader for what was asked."""
 
 
-class AccessRefused(TransientError):
-    """A server refuses a certificate, a log-in or an operation; the text says which server, whom, and what is missing.
+class StoreRefused(StoreUnavailable):
+    """Redis refuses a certificate, a log-in or an operation; the text says which server, whom, and what is missing.
 
     It passes when somebody mends the server, the ACL or the file, which needs no restart: files are read again.
     """
 
 
-class StoreRefused(AccessRefused, StoreUnavailable):
-    """Redis refuses us."""
-
-
-class BrokerRefused(AccessRefused, BrokerUnavailable):
-    """Kafka refuses us."""
+class BrokerRefused(BrokerUnavailable):
+    """Kafka refuses us likewise."""
 
 
 class FatalError(AggregatorError):

@@ -15,7 +15,7 @@ from aggregator.adapters.redis.connections import connect_as_set
 from aggregator.adapters.redis.keys import Keys
 from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.traces import RedisTraces
-from aggregator.core.errors import AccessRefused, StoreRefused, StoreUnavailable
+from aggregator.core.errors import StoreRefused, StoreUnavailable
 from aggregator.core.state import stamp_of
 from aggregator.ports import StoredTrace, TraceWrite
 from aggregator.settings import load_settings
@@ -254,7 +254,7 @@ async def _again(connections: Connections) -> None:
     """Ask; the first call after a loss fails once."""
     try:
         await servers(connections)
-    except AccessRefused:
+    except StoreRefused:
         raise
     except StoreUnavailable:
         await servers(connections)
