@@ -45,8 +45,6 @@ listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 {more}
 log.dirs={directory}/logs
 auto.create.topics.enable=false
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-allow.everyone.if.no.acl.found=true
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 offsets.topic.num.partitions=4
@@ -62,6 +60,13 @@ log.retention.check.interval.ms=1000
 num.io.threads=4
 num.network.threads=2
 """
+
+
+_AUTHORIZER: Final = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+"""
+"""Only where there is one node: of several none would let the others in before it knows that there are no ACLs."""
 
 
 class Broker:
@@ -196,7 +201,7 @@ class KafkaProcess:
                 controller_port=controllers[node_id - 1],
                 listening=",".join(f"{name}://{LOCALHOST}:{port}" for name, port in ports.items()),
                 protocols=",".join(f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in ports),
-                more=more,
+                more=more or (_AUTHORIZER if len(controllers) == 1 else ""),
                 directory=self._directory / str(ports["PLAINTEXT"]),
                 copies=len(controllers),
                 in_sync=len(controllers) // 2 + 1,
