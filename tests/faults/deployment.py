@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import UnknownError
+from aiokafka.errors import OutOfOrderSequenceNumber, UnknownError
 from redis.exceptions import RedisClusterException, RedisError
 
 from tests.e2e.deliveries import PARTITIONS, Delivery
@@ -159,19 +159,18 @@ class Deployment(Pipeline):
         if self.partitions > PARTITIONS and self.dice.random() < 0.5:  # some have been added
             new = self.dice.randrange(PARTITIONS, self.partitions)
             partition = new if new in await producer.partitions_for(self.topic) else partition
-        while True:
-            append = await producer.send(
-                self.topic,
-                record.value,
-                key=None if record.value is not None else b"k",  # a client takes no record of neither
-                partition=partition,
-                timestamp_ms=round(time.time() * 1000) + shift_ms,
-            )
-            try:
-                place = await append
-                break
-            except UnknownError:  # of a broker that ends since its disk is full, without having written it
-                await asyncio.sleep(0.1)
+        sent: dict[str, Any] = {
+            "value": record.value,
+            "key": None if record.value is not None else b"k",  # a client takes no record of neither
+            "partition": partition,
+            "timestamp_ms": round(time.time() * 1000) + shift_ms,
+        }
+        try:
+            place = await (await producer.send(self.topic, **sent))
+        except (UnknownError, OutOfOrderSequenceNumber):
+            # A broker that ends since its disk is full has not written it, and its producer counts on from there.
+            async with self.broker.producer(request_timeout_ms=_PRODUCER_PATIENCE_MS) as spare:
+                place = await spare.send_and_wait(self.topic, **sent)
         self.sent[place.partition, place.offset] = record
         self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)
 
