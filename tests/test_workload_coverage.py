@@ -15,6 +15,8 @@ from tests.oracle_spans import SpanRead, plain_value, read_record
 from tests.oracle_traces import Counted, Tree, count, distinct, flat_price, trace_figures
 from tests.workloads import Workload, workloads
 
+pytestmark = pytest.mark.timeout(400)  # the first draws all workloads
+
 LOG_MS = 1_795_000_000_000
 EXAMPLES = 700
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
@@ -65,7 +65,8 @@ async def slow_way(server: RedisServer, bytes_per_s: int) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", server.port)
-        await asyncio.gather(pump(reader, redis_writer, bytes_per_s), pump(redis_reader, writer, float("inf")))
+        with closing(writer), closing(redis_writer):
+            await asyncio.gather(pump(reader, redis_writer, bytes_per_s), pump(redis_reader, writer, float("inf")))
 
     way = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with way:
@@ -75,7 +76,7 @@ async def slow_way(server: RedisServer, bytes_per_s: int) -> AsyncIterator[str]:
 async def test_a_batch_may_take_longer_than_the_time_out_of_a_call(redis_server: RedisServer) -> None:
     """As long as some of it gets through all the time; else it would be begun anew for ever."""
     states = [write(number, bytes([number % 256]) * 2000) for number in range(6000)]
-    async with slow_way(redis_server, 8_000_000) as url:
+    async with slow_way(redis_server, 4_000_000) as url:
         connections = connect(url, socket_timeout_s=1.0)
         began_s = time.monotonic()
         assert await RedisTraces(connections, KEYS).store(states) == [None] * len(states)

@@ -6,6 +6,7 @@ import asyncio
 
 from aggregator.core.model import SessionRef
 from aggregator.ports import PutOutcome, SessionPut
+from tests.access.redis_with_acls import VIEWER
 from tests.client.conftest import Place
 from tests.client.sessions import whole_put
 from tests.contract.builders import T0_MS, T0_US
@@ -19,7 +20,7 @@ async def test_all_sessions_of_a_user_are_erased(place: Place) -> None:
     await place.stores.sessions.put([SessionPut(ref, [trace])])
     await place.stores.index.write([ref], now_ms=T0_MS)
     environ = {
-        "AGGREGATOR_REDIS__URL": place.url.replace("reader:a%252Fb@", ""),
+        "AGGREGATOR_REDIS__URL": place.url.replace(f"{VIEWER}:a%252Fb@", ""),
         "AGGREGATOR_REDIS__CLUSTER": str(place.cluster),
         "AGGREGATOR_SESSION__CLOSING_SHARDS": "8",
     }

@@ -78,5 +78,5 @@ async def test_a_slow_redis_and_a_lag_are_borne(
 ) -> None:
     """`tests/heavy/test_lag.py` does the same with a million records."""
     async with pipeline(kafka_broker, redis_server, tmp_path) as made:
-        worker, look = await under_pressure(made, redis_server, 20_000, slow_s=2.5 * SESSION_TIMEOUT_S)
+        worker, look = await under_pressure(made, redis_server, 40_000, slow_s=2.5 * SESSION_TIMEOUT_S)
         await assert_bore_it(made, worker, look, growth_bytes=16 * 1024 * 1024)
