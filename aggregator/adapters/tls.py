@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from aggregator.telemetry import Event, get_logger
 
 log = get_logger()
 
+_LATE_REFUSAL_S: Final = 0.2
 _NO_TLS: Final = ("wrong version number", "record layer failure", "packet length too long")
 
 
@@ -117,6 +119,19 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+async def hear_late_refusal(stream: asyncio.StreamReader) -> None:
+    """Raise what the server says of our certificate, if it does so at once and we say nothing meanwhile.
+
+    In TLS 1.3 a server looks at the client's certificate after the client takes the handshake for done.  A first
+    command that crosses its refusal has the connection reset, and why is lost.  So whoever has been cut off right
+    after a handshake connects once more and waits.
+    """
+    await asyncio.sleep(_LATE_REFUSAL_S)
+    error = stream.exception()
+    if error is not None:
+        raise error
 
 
 def tls_failure(error: BaseException) -> ssl.SSLError | None:

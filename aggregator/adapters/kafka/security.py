@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator
 from aiokafka.errors import AuthenticationFailedError, SaslAuthenticationFailed
 
-from aggregator.adapters.tls import RenewedContext, TlsFiles, read_secret
+from aggregator.adapters.tls import RenewedContext, TlsFiles, hear_late_refusal, read_secret
 from aggregator.settings import KafkaSettings, variable
 
 OAUTHBEARER: Final = "OAUTHBEARER"
@@ -95,6 +96,12 @@ class Security:
         arguments = self.client_arguments()
         if self.sasl_password_file is not None and "sasl_plain_password" in arguments:
             arguments["sasl_plain_password"] = _read(self.sasl_password_file, _PASSWORD_FILE)
+        if "ssl_context" in arguments:
+            reader, writer = await asyncio.open_connection(host, port, ssl=arguments["ssl_context"])
+            try:
+                await hear_late_refusal(reader)
+            finally:
+                writer.close()
         connection = _Connection(host, port, request_timeout_ms=int(timeout_s * 1000), **arguments)
         await connection.connect()
         await connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSL
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
-from aggregator.adapters.tls import RenewedContext, TlsFiles, read_secret
+from aggregator.adapters.tls import RenewedContext, TlsFiles, hear_late_refusal, read_secret
 from aggregator.settings import RedisSettings, variable
 
 _SYSTEMS_OWN: Final = TlsFiles(group="redis")
 _PASSWORD_FILE: Final = variable("redis", "password_file")
+_CUT_OFF_S: Final = 2.0
+"""A connection that has to be made anew this soon may have been refused."""
 
 
 class _Makes(Protocol):
@@ -116,6 +119,18 @@ class _TlsConnection(Connection):
     def __init__(self, *, tls_context: SSLContext, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._tls_context = tls_context
+        self._connected_s = float("-inf")
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]
+        before_s, self._connected_s = self._connected_s, asyncio.get_running_loop().time()
+        if self._connected_s - before_s >= _CUT_OFF_S or self._reader is None:
+            return
+        try:
+            await hear_late_refusal(self._reader)
+        except OSError:
+            await self.disconnect(nowait=True)  # redis-py would wait for the end, which raises this once more
+            raise
 
     def _connection_arguments(self) -> dict[str, Any]:
         return {**super()._connection_arguments(), "ssl": self._tls_context}
