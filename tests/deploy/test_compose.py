@@ -22,6 +22,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aggregator.check import check
 from aggregator.embedded.process import free_port
 from aggregator.settings import load_settings
+from aggregator.web.access import Access
 from tests.deploy.programs import ROOT, compose_schema, kafka_tools, run
 from tests.deploy.test_chart import template
 from tests.kafka_servers import Broker
@@ -71,6 +72,17 @@ def test_the_worker_starts_with_these_settings_and_rights() -> None:
     assert worker["read_only"] is True
     assert worker["cap_drop"] == ["ALL"]
     assert int(worker["stop_grace_period"].removesuffix("s")) >= settings.shutdown.grace_s + 5
+
+
+def test_the_web_view_lets_in_with_the_token_that_is_told() -> None:
+    settings = load_settings(variables("web"))
+    assert settings.redis.url == load_settings(variables("session-aggregator")).redis.url
+    assert SERVICES["web"]["ports"] == [f"127.0.0.1:{settings.web.port}:{settings.web.port}"]
+    access = Access(settings.web)
+    assert not access.open
+    for told in ((DEPLOY / "compose.yaml").read_text(), (DEPLOY / "README.md").read_text()):
+        (token,) = re.findall(r"token `?([\w-]+)[`;]", told)
+        assert access.bearer(token) is not None
 
 
 def test_prometheus_takes_its_configuration() -> None:

@@ -17,7 +17,7 @@ from tests.faults.toxiproxy import Proxy
 
 _SERVERS: Final = ("Kafka", "Redis", "both")
 _HOWS: Final = ("refused", "unheard", "unanswered")
-GRACE_S: Final = 4.0
+GRACE_S: Final = 6.0
 _MORE_S: Final = 10.0  # until a worker that does not end is killed, and the test fails
 
 
