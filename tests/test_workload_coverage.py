@@ -18,7 +18,7 @@ from tests.workloads import Workload, workloads
 pytestmark = pytest.mark.timeout(400)  # the first draws all workloads
 
 LOG_MS = 1_795_000_000_000
-EXAMPLES = 700
+EXAMPLES = 400
 
 
 @pytest.fixture(scope="module")

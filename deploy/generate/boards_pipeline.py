@@ -92,6 +92,12 @@ OVERVIEW: Final = Board(
                     [("{{reason}}", "sum by (reason) (increase(aggregator_partition_starts_total{}[RATE]))")],
                     "redis_behind, state_lost and log_cut: something was lost.",
                 ),
+                Panel(
+                    "Read again",
+                    "short",
+                    [("{{reason}}", "sum by (reason) (rate(aggregator_replayed_records_total{}[RATE]))")],
+                    "Records a second of a log that is read again; sessions may be incomplete until that ends.",
+                ),
             ],
         ),
         ("decode", [_stage(Stage.DECODE, "From bytes to spans"), Panel(
