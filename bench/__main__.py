@@ -22,6 +22,8 @@ from bench.worker import Figures, Preloaded
 _SHAPES: Final[tuple[tuple[str, Shape], ...]] = (("large", LARGE), ("small", SMALL))
 
 _REPLAYED_SPANS: Final = 1_000_000
+_STEADY_SPANS_PER_S: Final = 6000
+"""A fifth of what one worker does on two cores that it shares with its servers and its producer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +103,26 @@ async def _columns(at: Servers, copies: list[Build], size: _Size, directory: Pat
 
 
 async def _indexes(at: Servers, build: Build, rounds: int, directory: Path) -> list[str]:
-    """What the session indexes cost: the same backlog with and without them in turn, each at its best."""
-    lines = [f"{build.core}, CPU µs per span of worker and Redis, and spans per second"]
+    """What the session indexes cost: the same backlog, and a steady load, with and without them in turn, at best."""
+    lines = [f"{build.core}, CPU µs per span of worker and Redis, per close of the worker, and spans per second"]
     for name, shape in _SHAPES:
         loaded = await worker.preload(at, shape, sessions=_FULL.worker_sessions[build.core])
-        found: dict[str, Figures] = {"false": {}, "true": {}}
+        found: dict[tuple[str, str], Figures] = {}
         for number in range(2 * rounds):
             enabled = "false" if number % 2 else "true"
             _say(f"{shape.record_spans}-span records, indexes {enabled}")
-            figures = await worker.backlog(build, at, loaded, directory, {"INDEX__ENABLED": enabled})
-            found[enabled] = _best(found[enabled], figures)
-        for title, enabled in (("without indexes", "false"), ("with indexes", "true")):
-            shown = [f"{found[enabled][one]:10.2f}" for one in ("worker", "worker: Redis", "worker: close")]
-            per_s = found[enabled]["worker: spans per second"]
-            lines.append(f"{name:6} {title:16} {''.join(shown)} {per_s:10.0f}")
+            extra = {"INDEX__ENABLED": enabled}
+            for load, figures in (
+                ("backlog", await worker.backlog(build, at, loaded, directory, extra)),
+                ("steady", await worker.steady(build, at, shape, directory, extra, spans_per_s=_STEADY_SPANS_PER_S)),
+            ):
+                found[load, enabled] = _best(found.get((load, enabled), {}), figures)
+        for load in ("backlog", "steady"):
+            for title, enabled in (("without indexes", "false"), ("with indexes", "true")):
+                figures = found[load, enabled]
+                shown = [f"{figures.get(one, 0):10.2f}" for one in ("worker", "worker: Redis", "worker: close")]
+                per_s = figures["worker: spans per second"]
+                lines.append(f"{name:6} {load:8} {title:16} {''.join(shown)} {per_s:10.0f}")
         await at.broker.delete_topic(loaded.topic)
     return lines
 

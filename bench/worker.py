@@ -25,11 +25,12 @@ from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port, wait
 from bench.builds import Build
 from bench.figures import Process
 from bench.servers import PARTITIONS, Servers, fill
-from bench.spans import LARGE, LONE, Shape, Traffic
+from bench.spans import LARGE, LONE, TURNS, Shape, Traffic
 
 AGE_MS: Final = 7_200_000
 SPREAD_MS: Final = 600_000
 _STUCK_S: Final = 60.0
+_STEADY_S: Final = 30
 _POLL_S: Final = 0.02
 _WARM, _END = 0.25, 0.92  # shares of the records; before the end the pipeline is as full as it is in between
 
@@ -183,6 +184,42 @@ async def backlog(
         if published != loaded.sessions:
             raise RuntimeError(f"{published:.0f} summaries for {loaded.sessions} sessions{worker.child.log_end()}")
     return figures
+
+
+async def steady(
+    build: Build, servers: Servers, shape: Shape, directory: Path, extra: Mapping[str, str], *, spans_per_s: int
+) -> Figures:
+    """Apply records as they are produced, so many spans a second for `_STEADY_S`, by a worker that keeps up."""
+    servers.redis.flush()
+    topic = await servers.broker.create_topic("bench", partitions=PARTITIONS)
+    spans = spans_per_s * _STEADY_S
+    traffic = Traffic(
+        shape,
+        sessions=spans // (TURNS * shape.trace_spans),
+        turns=TURNS,
+        start_ms=round(time.time() * 1000),
+        span_ms=_STEADY_S * 1000,
+    )
+    records = list(traffic.records())
+    async with _running(build, servers, topic, directory, extra) as worker, servers.broker.producer() as producer:
+
+        async def produce() -> None:
+            began_s = time.monotonic()
+            for number, record in enumerate(records):
+                await asyncio.sleep(max(0.0, began_s + number * _STEADY_S / len(records) - time.monotonic()))
+                await producer.send(topic, record.value, partition=number % PARTITIONS)
+
+        producing = asyncio.create_task(produce())
+        warm, end = await worker.watch(servers.redis.applied, len(records))
+        await producing
+    await servers.broker.delete_topic(topic)
+    worker_us, redis_us, per_s = end.per_unit(warm)
+    spans_each = shape.record_spans
+    return {
+        "worker": worker_us / spans_each,
+        "worker: Redis": redis_us / spans_each,
+        "worker: spans per second": per_s * spans_each,
+    }
 
 
 async def replay(build: Build, servers: Servers, loaded: Preloaded, directory: Path) -> tuple[Figures, Figures]:

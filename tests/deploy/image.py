@@ -24,7 +24,7 @@ _NOT_IN_SLIM: Final = ("usr/share/doc", "usr/share/man", "usr/share/locale", "us
 
 def buildah(*arguments: str | Path, seconds: float = 900) -> str:
     """Run buildah in a store of its own."""
-    own = {"BUILDAH_ISOLATION": "chroot"}
+    own = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}  # overlays can't be laid over an overlay
     command: list[str | Path] = ["buildah", "--root", _STORE / "root", "--runroot", _STORE / "run", *arguments]
     return run(command, seconds=seconds, env=os.environ | own, cwd=ROOT)
 

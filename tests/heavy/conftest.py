@@ -1,4 +1,4 @@
-"""A hundred thousand sessions on one Redis, made once for all tests here."""
+"""A hundred thousand sessions on one Redis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -48,9 +49,9 @@ def in_a_thread(work: Coroutine[object, object, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-@pytest.fixture(scope="session")
-def many() -> Iterator[Many]:
-    """Of three projects, `demo` with nine in ten."""
+@contextmanager
+def server_of_many() -> Iterator[RedisServer]:
+    """A server of its own that holds them, of three projects, `demo` with nine in ten."""
     server = RedisServer(next(iter(redis_servers_available().values())))
 
     async def make() -> None:
@@ -63,9 +64,15 @@ def many() -> Iterator[Many]:
 
     try:
         in_a_thread(make())
-        with server.client() as plain:
-            made = Many(url=allow_reader(server), plain=plain, hashes=session_hashes(plain))
-            gc.freeze()  # else each collection would walk over what a server does not hold
-            yield made
+        yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def many() -> Iterator[Many]:
+    """What no test changes."""
+    with server_of_many() as server, server.client() as plain:
+        made = Many(url=allow_reader(server), plain=plain, hashes=session_hashes(plain))
+        gc.freeze()  # else each collection would walk over what a server does not hold
+        yield made
