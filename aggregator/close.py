@@ -1,7 +1,9 @@
-"""The read path: due -> claim -> publish -> settle.
+"""The read path: due -> hold -> claim -> publish -> settle.
 
 A summary is published before its session is settled (law 5): a crash in between leaves the session `closing`, and
 whoever owns its shard next publishes the same revision again, byte for byte.
+An entry of the deadline index is held before anything is done by it, and only a held one is taken away: a session that
+comes back meanwhile, even with the very deadline that it had, has an entry which nobody holds.
 A session closes only by the global watermark, the minimum over all partitions of the input topics (law 4); a
 partition that nobody has read yet holds it back.
 """
@@ -112,9 +114,10 @@ class Close:
         watermark_ms = await self._progress.watermarks(partitions) if shards else None
         if watermark_ms is None:
             return False
-        entries = await self._schedule.due(shards, watermark_ms=watermark_ms, limit=self._limits.batch_sessions)
+        due = await self._schedule.due(shards, watermark_ms=watermark_ms, limit=self._limits.batch_sessions)
+        entries = await self._schedule.hold(due) if due else []
         if not entries:
-            return False
+            return bool(due)
         trace = self._tracing.begin("close")
         with self._metrics.stage(Stage.CLAIM, trace):
             claims = await self._sessions.claim([entry.ref for entry in entries], watermark_ms=watermark_ms)

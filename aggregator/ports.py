@@ -267,11 +267,11 @@ class SessionStore(Protocol):
 
 
 class DueEntry(NamedTuple):
-    """One entry of the deadline index, as read."""
+    """One entry of the deadline index, as read; no whole number where somebody deals with it, or has (`hold`)."""
 
     shard: int
     ref: SessionRef
-    deadline_ms: int
+    deadline_ms: float
 
 
 class Schedule(Protocol):
@@ -282,6 +282,12 @@ class Schedule(Protocol):
 
     async def due(self, shards: Sequence[int], *, watermark_ms: int, limit: int) -> Sequence[DueEntry]:
         """Entries with deadline <= watermark, at most `limit` over all shards, the earliest of each shard first."""
+
+    async def hold(self, entries: Sequence[DueEntry]) -> Sequence[DueEntry]:
+        """Mark them as being dealt with: less than a millisecond earlier, at a time that no `add` sets.
+
+        Those that have changed since they were read are left alone, and out of what is returned.
+        """
 
     async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
         """Where the entry still has the deadline that was read: set the new one, or remove it (None)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import floor
 from zlib import crc32
 
 from aggregator.core.lifecycle import Event, Status, after, deadline_ms, due
@@ -362,8 +363,9 @@ class FakeSchedule:
     """`ports.Schedule`."""
 
     def __init__(self, *, closing_shards: int = 64, crashpoint: CrashPoint = no_crash) -> None:
-        self.entries: dict[SessionRef, int] = {}
+        self.entries: dict[SessionRef, float] = {}
         self.closing_shards = closing_shards
+        self._holds = 0
         self._crashpoint = crashpoint
 
     def shard(self, ref: SessionRef) -> int:
@@ -382,6 +384,18 @@ class FakeSchedule:
             if self.shard(ref) in shards and deadline <= watermark_ms
         ]
         return sorted(found, key=lambda entry: entry.deadline_ms)[:limit]
+
+    async def hold(self, entries: Sequence[DueEntry]) -> Sequence[DueEntry]:
+        await self._crashpoint("schedule.hold:before")
+        held = []
+        for entry in entries:
+            if self.entries.get(entry.ref) == entry.deadline_ms:
+                self._holds += 1
+                mark_ms = floor(entry.deadline_ms) - (1 + self._holds % 1000) / 1024
+                self.entries[entry.ref] = mark_ms
+                held.append(entry._replace(deadline_ms=mark_ms))
+        await self._crashpoint("schedule.hold:after")
+        return held
 
     async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
         await self._crashpoint("schedule.move:before")

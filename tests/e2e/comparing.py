@@ -61,7 +61,7 @@ def _compare_redis(pipeline: Pipeline, expected: dict[str, ExpectedSession]) -> 
         assert pipeline.hash(key)["trace_count"] == "0", f"{key} should have been left by all its traces"
     for key, session in keys.items():
         fields = pipeline.hash(key)
-        assert fields["status"] == "closed"
+        assert fields["status"] == "closed", f"{key}: {fields}"
         assert (shown := comparable_hash(fields)) == session.hash_fields, (
             f"{key}: {_differing(shown, session.hash_fields)}"
         )

@@ -40,6 +40,7 @@ INGEST: Final[dict[str, tuple[type, str]]] = {
 """The steps of the write path, in their order: the methods of the ports that change something."""
 
 CLOSE: Final[dict[str, tuple[type, str]]] = {
+    "hold deadlines": (RedisSchedule, "hold"),
     "claim": (RedisSessions, "claim"),
     "publish": (KafkaSummarySink, "publish"),
     "settle": (RedisSessions, "settle"),

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Sequence
+from itertools import count
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator.adapters.redis.keys import Keys
 from aggregator.close import shards_of
 from aggregator.core.errors import SummaryTooLarge
 from aggregator.core.model import Partition, SessionRef
-from tests.builders import record, span
+from aggregator.ports import SessionIndex
+from tests.builders import BASE_MS, record, span
 from tests.fake_log import FakeSink
 from tests.paths.test_laws import fresh_world
-from tests.paths.worlds import finish, last_summaries
-from tests.workloads import laid_out
+from tests.paths.worlds import IDLE_MS, SHARDS, Life, assert_equals_oracle, finish, last_summaries, live
+from tests.workloads import Record, laid_out
 
 PARTITIONS = st.builds(Partition, st.sampled_from(["a", "b"]), st.integers(0, 5))
 
@@ -54,6 +59,38 @@ async def test_a_summary_that_the_topic_refuses_is_published_without_its_traces(
     last = {ref.session_id: summary for ref, summary in last_summaries(world).items()}
     assert (last["small"]["truncated"], len(last["small"]["traces"])) == (False, 1)
     assert (last["large"]["truncated"], last["large"]["traces"], last["large"]["trace_count"]) == (True, [], 2)
+
+
+async def test_a_session_that_comes_back_with_its_old_deadline_while_its_entry_is_taken_away_closes_again() -> None:
+    """A partition was added, whose records are as old as those that the session was closed by."""
+    world = fresh_world()
+    keys, refs = Keys(closing_shards=SHARDS), (SessionRef("default", f"s{n}") for n in count())
+    ref = next(ref for ref in refs if keys.shard(ref) == 0)  # which stays with the worker of the first partition
+    first, late = (
+        Record(record([span(n, {"session.id": ref.session_id}, trace=n)]), partition, BASE_MS)
+        for n, partition in ((1, 0), (2, 1))
+    )
+    index = world.stores.index
+
+    class Interrupted:
+        """Between its summary and the removal of its entry, another worker applies what came."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(index, name)
+
+        async def write(self, refs: Sequence[SessionRef], *, now_ms: int) -> None:
+            await index.write(refs, now_ms=now_ms)
+            if world.log.summaries and len(world.log.partitions) == 1:
+                world.write([late], 2)
+                await live(world, Life(assigned=[[1]], plans=[{}], crash=False))
+
+    world.stores = dataclasses.replace(world.stores, index=cast(SessionIndex, Interrupted()))
+    world.write([first], 1)
+    world.clock.time_ms += 10 * IDLE_MS
+    await live(world, Life(assigned=[[0]], plans=[{}], crash=False))
+    assert len(world.log.partitions) == 2
+    await finish(world, 2)
+    assert_equals_oracle(world, [first, late])
 
 
 class Picky(FakeSink):

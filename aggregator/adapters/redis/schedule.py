@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from math import floor, isinf
+from typing import Any, Final
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
 from aggregator.adapters.redis.corrupt import CorruptKeys
@@ -14,6 +16,9 @@ from aggregator.core.errors import CorruptState
 from aggregator.core.model import SessionRef
 from aggregator.ports import DueEntry
 from aggregator.telemetry import CorruptKind
+
+_PARTS: Final = 1024
+"""Of a millisecond: as fine as a score, which is a double, tells times until the year 2248."""
 
 
 class RedisSchedule:
@@ -73,8 +78,8 @@ class RedisSchedule:
             found[shard] = []
             for member, score in zip(reply[::2], reply[1::2], strict=True):
                 try:
-                    found[shard].append(DueEntry(shard, keys.due_ref(shard, member), int(float(score))))
-                except (CorruptState, OverflowError) as error:
+                    found[shard].append(DueEntry(shard, keys.due_ref(shard, member), _time(score)))
+                except CorruptState as error:
                     await self._drop(shard, member, error)
         return found
 
@@ -90,19 +95,31 @@ class RedisSchedule:
 
         return await self._corrupt.repaired(CorruptKind.DUE, [(command.key,) for command in commands], ask)
 
+    async def hold(self, entries: Sequence[DueEntry]) -> Sequence[DueEntry]:
+        """See `ports.Schedule`; by chance two who hold the same entry use different marks."""
+        held = [
+            entry._replace(deadline_ms=floor(entry.deadline_ms) - (1 + secrets.randbelow(_PARTS - 1)) / _PARTS)
+            for entry in entries
+        ]
+        moved = await self._moved([(entry, mark.deadline_ms) for entry, mark in zip(entries, held, strict=True)])
+        return [mark for mark, done in zip(held, moved, strict=True) if done == 1]
+
     async def move(self, moves: Sequence[tuple[DueEntry, int | None]]) -> None:
         """See `ports.Schedule`; a repeat finds another deadline than the one that was read and does nothing."""
+        await self._moved(moves)
+
+    async def _moved(self, moves: Sequence[tuple[DueEntry, float | None]]) -> list[Any]:
         names, bodies = [], []
         for entry, new_ms in moves:
             key, member = self._keys.due(entry.shard), self._keys.due_member(entry.ref)
             names.append((key,))
-            bodies.append((pack((key, member, str(entry.deadline_ms), "" if new_ms is None else str(new_ms))),))
+            bodies.append((pack((key, member, repr(entry.deadline_ms), "" if new_ms is None else repr(new_ms))),))
 
         async def ask(indexes: Sequence[int]) -> list[Any]:
             items = Items([names[index] for index in indexes], [bodies[index] for index in indexes])
             return await self._connections.call(SCHEDULE_MOVE, items, corrupt_too=True)
 
-        await self._corrupt.repaired(CorruptKind.DUE, names, ask)
+        return await self._corrupt.repaired(CorruptKind.DUE, names, ask)
 
     async def remove(self, refs: Sequence[SessionRef]) -> None:
         """See `ports.Schedule`; idempotent."""
@@ -115,3 +132,10 @@ class RedisSchedule:
         """See `ports.Schedule`."""
         keys = [self._keys.due(shard) for shard in shards]
         return sum(await self._commands([Command(key, ("ZCARD", key)) for key in keys]))
+
+
+def _time(score: bytes) -> float:
+    deadline_ms = float(score)
+    if isinf(deadline_ms):
+        raise CorruptState(f"{deadline_ms} is no time")
+    return deadline_ms
