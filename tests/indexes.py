@@ -34,7 +34,7 @@ def assert_indexes_show_sessions(client: Any, keys: Keys, *, looked: bool = True
     """Every session that has traces is in each index as it stands and under its user, and nothing else is.
 
     Not yet `looked` at: a session may also be under a former user, as long as its next look is still to come.
-    `forgotten`: a node of a Cluster may have lost under which user a session was before; lists pass over those.
+    `forgotten`: Redis may have lost under which user a session was before; lists pass over those.
     """
     hashes = session_hashes(client, keys.prefix)
     expected: dict[SessionRef, Listed] = {}

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from aiokafka.structs import ConsumerRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
-from redis import RedisCluster
 
 from aggregator.adapters.redis.keys import Keys
 from tests.e2e.pipeline import Pipeline
@@ -40,9 +39,8 @@ async def assert_equals_oracle(
 
 
 async def _indexes_are_right(pipeline: Pipeline, *, lost: bool) -> bool:
-    forgotten = lost and isinstance(pipeline.redis, RedisCluster)
     try:
-        assert_indexes_show_sessions(pipeline.redis, Keys(), looked=False, forgotten=forgotten)
+        assert_indexes_show_sessions(pipeline.redis, Keys(), looked=False, forgotten=lost)
     except AssertionError as error:
         print(f"indexes: {error}")  # shown after a failure
         return False
