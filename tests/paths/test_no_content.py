@@ -14,11 +14,13 @@ import structlog
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator.adapters.redis.connections import connect
 from aggregator.core.model import Partition
 from aggregator.telemetry import configure_logging
 from tests.builders import BASE_MS, record, span, to_protobuf
+from tests.paths.test_laws import fresh_world
 from tests.paths.test_laws_on_servers import stores_on
 from tests.paths.worlds import IDLE_MS, TOPIC, Worker, World
 from tests.redis_servers import RedisServer
@@ -113,6 +115,37 @@ async def test_nobody_can_read_what_was_said(redis_server: RedisServer, monkeypa
         assert CANARY not in repr(letter[1:]), offset
     await connections.close()
     client.close()
+
+
+async def test_no_name_that_a_span_brings_is_in_a_metric() -> None:
+    """Whoever sends spans chooses ids and models: they would be label values without bound, and lines of their own."""
+    session, user, model, agent, project, service = names = (
+        's"} 1 up{job="x',
+        "u\\",
+        "m\r\n# TYPE a gauge",
+        "\x1b[31mred",
+        "p{0}",
+        "svc\u2028",
+    )
+    attributes = {"session.id": session, "user.id": user, "llm.model_name": model, "gen_ai.agent.name": agent}
+    attributes |= {"openinference.span.kind": "LLM"}
+    message = record([span(1, attributes | {"llm.token_count.prompt": 7})])
+    for name, value in (("openinference.project.name", project), ("service.name", service)):
+        message.resource_spans[0].resource.attributes.add(key=name).value.string_value = value
+    world = fresh_world()
+    world.log.append(PLACE, to_protobuf(message), BASE_MS)
+    shown = ""
+    for _ in range(2):  # one applies it, one closes it
+        worker = Worker(world, [PLACE], {}, crash=False)
+        await worker.run()
+        world.clock.time_ms += 10 * IDLE_MS
+        shown += generate_latest(worker.metrics.registry).decode()
+    assert json.loads(world.log.summaries[-1][1])["session_id"] == session
+    families = text_string_to_metric_families(shown)
+    values = {value for family in families for sample in family.samples for value in sample.labels.values()}
+    assert TOPIC in values
+    assert not any(name in value for name in names for value in values)
+    assert not any(name in shown for name in names)
 
 
 def everything(client: Any, key: bytes) -> bytes:
