@@ -92,6 +92,10 @@ class FakeLog:
         )
 
 
+_WAITS = 5
+"""How long an empty log is waited for, in turns of the loop: others do what they have to do meanwhile."""
+
+
 class FakeSource:
     """One member of the group, with a fixed assignment unless `assign` changes it."""
 
@@ -118,6 +122,9 @@ class FakeSource:
                 if part:
                     records[partition] = part
                     self._positions[partition] = position + len(part)
+        if not records:
+            for _ in range(_WAITS):
+                await asyncio.sleep(0)
         return Fetched(records)
 
     def trouble(self) -> None:
