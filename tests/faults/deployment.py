@@ -98,8 +98,8 @@ class Deployment(Pipeline):
         await until(f"{count} workers share the partitions", look)
 
     def seat_in_use(self) -> int:
-        """A seat with a worker, by the dice."""
-        return self.dice.choice(sorted(self.workers_by_seat))
+        """A seat with a worker, by the dice; any, while all workers are dead."""
+        return self.dice.choice(sorted(self.workers_by_seat) or list(self.seats))
 
     def free_seat(self) -> int | None:
         """A seat without a worker, if there is one."""
