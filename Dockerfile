@@ -28,7 +28,7 @@ COPY pyproject.toml uv.lock ./
 RUN --mount=type=secret,id=uv_toml,target=/etc/uv/uv.toml \
     --mount=type=secret,id=ca_certificates,target=/run/secrets/ca.pem \
     if [ -s /run/secrets/ca.pem ]; then export SSL_CERT_FILE=/run/secrets/ca.pem; fi \
- && /uv/bin/uv export --quiet --frozen --no-dev --extra web --no-emit-project --output-file /locked.txt \
+ && /uv/bin/uv export --quiet --frozen --no-dev --extra web --extra tracing --no-emit-project --output-file /locked.txt \
  && /uv/bin/uv export --quiet --frozen --only-group build --output-file /locked-build.txt \
  && /uv/bin/uv venv --python /usr/bin/python3 /opt/session-aggregator \
  && /uv/bin/uv pip install --no-cache --no-build --require-hashes --python /opt/session-aggregator \

@@ -70,7 +70,7 @@ fuzz: install clean-compiled ## the decoder against the official parser, coverag
 	@test -d .cache/fuzzer/atheris || $(PY) -m uv pip install --quiet --python $(PY) --target .cache/fuzzer -r tests/fuzz/requirements.txt
 	@PYTHONPATH=.cache/fuzzer $(PY) -m tests.fuzz
 
-check: lint types imports lua test ## all that CI looks at
+check: lint types imports lua test ## what CI looks at first
 
 format: install ## rewrite files as ruff wants them
 	@$(PY) -m ruff format .
@@ -126,7 +126,7 @@ build: install ## sdist and wheel into dist/
 
 sbom: install ## what the image is made of, as CycloneDX, from the lock
 	@mkdir -p "$(dir $(SBOM))"
-	@$(PY) -m uv export --quiet --frozen --no-dev --extra web --no-emit-project \
+	@$(PY) -m uv export --quiet --frozen --no-dev --extra web --extra tracing --no-emit-project \
 	  | $(PY) -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" -
 
 # No part of `check`, which must not depend on a database elsewhere; where that can't be reached it says so in one line.

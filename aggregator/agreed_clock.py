@@ -40,8 +40,11 @@ class AgreedClock:
         return self._own.now_ms() + self._correction_ms
 
     def agreed_ms(self, own_ms: int) -> int:
-        """The agreed time of a moment that the own clock has told; 0, which is none, stays."""
-        return own_ms + self._correction_ms if own_ms else 0
+        """The agreed time of a past moment that the own clock has told; 0, which is none, stays.
+
+        Never after now: a clock that was set back since then would make it a moment that is yet to come.
+        """
+        return min(own_ms, self._own.now_ms()) + self._correction_ms if own_ms else 0
 
     async def agree(self) -> None:
         """Ask, unless that was done within the last second; raises what the shared clock raises."""

@@ -117,7 +117,7 @@ class Close:
         due = await self._schedule.due(shards, watermark_ms=watermark_ms, limit=self._limits.batch_sessions)
         entries = await self._schedule.hold(due) if due else []
         if not entries:
-            return bool(due)
+            return False
         trace = self._tracing.begin("close")
         with self._metrics.stage(Stage.CLAIM, trace):
             claims = await self._sessions.claim([entry.ref for entry in entries], watermark_ms=watermark_ms)

@@ -446,7 +446,8 @@ class Ingest:
                 writes += [self._folder.erase(trace.trace_id) for trace in put.traces if trace.shown]
         if refs:
             await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
-            await self._retrying("schedule", partial(self._schedule.remove, refs))
+            # Due at once, rather than removed: whoever may have opened one since then has an entry that stays.
+            await self._retrying("schedule", partial(self._schedule.add, [(ref, 0) for ref in refs]))
 
     async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
         # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling that it

@@ -266,7 +266,7 @@ class WebSettings(_Group):
     """Where a trace is looked at in detail; also `{session_id}`, `{project}`, `{user_id}`, `{started_ms}` and
     `{ended_ms}`."""
     requests_per_s: Annotated[float, Field(gt=0, le=100_000)] = 50.0
-    """Requests of one client."""
+    """Requests from one address; behind a proxy those of all users."""
 
 
 class LogSettings(_Group):

@@ -142,10 +142,14 @@ class Client:
             return Changes(sessions=[], position=int(max((one.score for one in newest), default=0)))
         since = Between(max(0, position - _OVERLAP_MS))
         scored = sorted(await self._listing.scored(sets, since, most=_MOST_CHANGES))[:_MOST_CHANGES]
+        full = len(scored) == _MOST_CHANGES
+        at_once = full and scored[0].score == scored[-1].score
+        if at_once:  # no part of what was written at one time could be gone on from
+            scored = await self._listing.scored(sets, Between(scored[0].score, scored[0].score))
         found = await self._pages.read([one.entry.ref for one in scored])
         # A bulk that was cut off goes on from its last change, even if that is all within the overlap.
         newest_ms = int(max((one.score for one in scored), default=position))
-        position = max(position, newest_ms + (_OVERLAP_MS if len(scored) == _MOST_CHANGES else 0))
+        position = max(position, newest_ms + (_OVERLAP_MS + at_once if full else 0))
         return Changes(
             sessions=[session for session in found if session is not None and query.holds(session)], position=position
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mypy_extensions import i64
 
-from aggregator.core.merge import DUPLICATE, MERGED, merge_span, resolve_claim
+from aggregator.core.merge import DUPLICATE, MERGED, merge_span, resolve_claim, supersede
 from aggregator.core.model import NO_CLAIM, SessionRef, Span, TracePut
 from aggregator.core.pricing import Pricer
 from aggregator.core.put import tombstone, trace_put
@@ -218,6 +218,8 @@ class Folder:
             claim = resolve_claim(list(state.spans.values()))
             touched.conflicting = claim.conflicting
             state.move_to(claim.ref)
+        if touched.put:
+            supersede(state, known)
         left = [*known.former, known.claim] if touched.put else known.former
         for ref in left:
             if ref is not None and ref != state.claim:

@@ -75,6 +75,22 @@ def merge_span(state: TraceState, span: Span, max_trace_spans: i64) -> i64:
     return MERGED
 
 
+def supersede(state: TraceState, shown: TraceState) -> None:
+    """See that `state`, which has all that `shown` has, is of no lower version, and of a higher one if it has more.
+
+    Replacements say how a state came about.  One that was begun anew after a loss has had fewer of them, while a
+    session may show the other one already.
+    """
+    if len(state.spans) > len(shown.spans) or state.replacements > shown.replacements:
+        return
+    state.replacements = shown.replacements
+    for span_id, span in state.spans.items():
+        old = shown.spans.get(span_id)
+        if old is None or _replaces(span, old):
+            state.replaced()
+            return
+
+
 class ClaimResult:
     """The session of a trace, and whether its spans disagree about it."""
 

@@ -124,7 +124,7 @@ def sessions_app(run: Run) -> typer.Typer:
         project: Project = None,
         user: Annotated[str | None, typer.Option("--user", "-u", help="All sessions that name this user.")] = None,
         hold: Annotated[
-            float | None, typer.Option(min=1, max=315_576_000, help="Refuse late spans for so many seconds.")
+            float | None, typer.Option(min=3600, max=315_576_000, help="Refuse late spans for so many seconds.")
         ] = None,
         tombstone: Annotated[bool, typer.Option(help="Tell the consumers of summaries as well.")] = True,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which sessions that would be.")] = False,

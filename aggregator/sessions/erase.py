@@ -19,7 +19,7 @@ from aggregator.adapters.clock import SystemClock
 from aggregator.adapters.kafka.producer import Producer
 from aggregator.adapters.kafka.security import Security
 from aggregator.adapters.kafka.sink import KafkaSummarySink
-from aggregator.adapters.redis.connections import connect
+from aggregator.adapters.redis.connections import connect_as_set
 from aggregator.adapters.redis.erasing import Erased, RedisErasing
 from aggregator.adapters.redis.index import RedisSessionIndex
 from aggregator.adapters.redis.keys import Keys
@@ -58,7 +58,7 @@ def longest_life_s(settings: Settings) -> float:
 async def erase(settings: Settings, wanted: Wanted) -> int:
     """Erase and say what was there; 1 where there is nothing to erase."""
     redis = settings.redis
-    connections = connect(redis.url.get_secret_value(), cluster=redis.cluster, socket_timeout_s=redis.timeout_s)
+    connections = connect_as_set(redis)
     keys = Keys(redis.key_prefix, closing_shards=settings.session.closing_shards)
     index = RedisSessionIndex(connections, keys, retention_ms=round(settings.session.retention_s * 1000))
     erasing = RedisErasing(connections, keys, index)
@@ -87,8 +87,10 @@ async def _erase(settings: Settings, erasing: RedisErasing, refs: Sequence[Sessi
             if wanted.tombstone:
                 await _take_back(KafkaSummarySink(producer, kafka.summary_topic), done)
         except AggregatorError:
+            given = "" if wanted.hold_s is None else f"--hold {wanted.hold_s:g} "
+            given += "" if wanted.tombstone else "--no-tombstone "
             again = "".join(
-                "\n  session-aggregator sessions erase --yes "
+                f"\n  session-aggregator sessions erase --yes {given}"
                 + harmless(f"--project {quote(ref.project)} -- {quote(ref.session_id)}")
                 for ref in refs
             )

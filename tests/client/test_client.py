@@ -15,7 +15,7 @@ from aggregator.client.models import time_text
 from aggregator.core.model import SessionRef
 from aggregator.ports import SessionPut
 from tests.client.conftest import Place
-from tests.client.sessions import T0, expected, whole_put
+from tests.client.sessions import T0, expected, puts, whole_put
 from tests.contract.builders import T0_MS, T0_US, gone, ref
 from tests.indexes import session_hashes
 from tests.redis_servers import RedisServer
@@ -86,6 +86,20 @@ async def test_changes_are_told_from_where_one_left_off(place: Place) -> None:
     assert [session.session_id for session in only.sessions] == ["b", "a"]
     assert (await place.client.changes(Query(user="ada"), position=0)).sessions == []
     assert (await place.client.changes(Query(search="c"), position=0)).sessions[0].project == "other"
+
+
+async def test_more_changes_of_one_moment_than_are_told_at_a_time_hold_nobody_up(place: Place) -> None:
+    """As after a rebalance, when a worker writes what it has taken over."""
+    many = list(puts(1200, projects=["demo"]))
+    await place.stores.sessions.put(many)
+    await place.stores.index.write([one.ref for one in many], now_ms=T0_MS)
+    await put(place, ref("later"), 5000, now_ms=T0_MS + 1)
+    told, position = set[str](), 0
+    for _ in range(4):
+        changes = await place.client.changes(position=position)
+        told |= {session.session_id for session in changes.sessions}
+        position = changes.position
+    assert told == {one.ref.session_id for one in many} | {"later"}
 
 
 async def test_following_shows_a_session_only_when_it_has_something_new(place: Place) -> None:

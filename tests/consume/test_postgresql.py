@@ -163,6 +163,28 @@ async def test_killed_again_and_again_the_table_ends_as_the_last_summaries(deplo
     deployment.assert_table_is_right()
 
 
+async def test_what_has_been_erased_goes_from_the_table(deployment: Deployment) -> None:
+    """Of two sessions whose summaries are there, and of one whose summary comes with its erasure; one comes back."""
+    first = topic(sessions=30, seed=5)
+    kept = sorted(last(first))
+    names = {key: next(one.key for one in first if json.loads(one.value)["session_id"] == key[1]) for key in kept}
+    async with deployment.consumer() as consumer:
+        await deployment.send(first)
+        await deployment.wait_committed(consumer)
+        async with deployment.broker.producer() as producer:
+            for key in kept[:2]:
+                await producer.send_and_wait(deployment.name, None, key=names[key])
+        again = [one for one in first if one.key == names[kept[1]]]
+        await deployment.send(again)
+
+        async def look() -> bool:
+            return await deployment.committed() == len(first) + 2 + len(again)
+
+        await until("all records are committed", look)
+    found = {(row["project"], row["session_id"]) for row in deployment.rows()}
+    assert found == set(kept[1:])
+
+
 async def test_what_the_table_has_not_is_not_committed(deployment: Deployment) -> None:
     """The consumer waits for a locked table, and is killed; later PostgreSQL is away, and the consumer ends."""
     await deployment.send(topic(sessions=30, seed=2))

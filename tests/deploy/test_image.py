@@ -30,7 +30,7 @@ MOST_BYTES: Final = 230_000_000
 LOCK: Final[dict[str, Any]] = tomllib.loads((ROOT / "uv.lock").read_text())
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-EXPORTED: Final = ["--quiet", "--frozen", "--no-dev", "--extra", "web", "--no-emit-project"]
+EXPORTED: Final = ["--quiet", "--frozen", "--no-dev", "--extra", "web", "--extra", "tracing", "--no-emit-project"]
 """What of the lock goes into the image."""
 
 _UV: Final = [str(ROOT / ".venv/bin/python"), "-m", "uv"]

@@ -55,7 +55,7 @@ async def test_no_session_is_missing_or_twice_over_the_pages_while_traffic_goes_
         try:
             async with Client(server.url) as client:
                 while pages == 0 or cursor is not None:
-                    page = await client.list(query, cursor=cursor, limit=200)
+                    page = await client.list(query, cursor=cursor, limit=500)
                     seen += [session.ref for session in page.sessions]
                     cursor, pages = page.next, pages + 1
                     assert not moving.done(), moving.exception()
@@ -64,6 +64,6 @@ async def test_no_session_is_missing_or_twice_over_the_pages_while_traffic_goes_
             await asyncio.gather(moving, return_exceptions=True)
             await connections.close()
     print(f"{len(seen)} sessions on {pages} pages while {batches * AT_ONCE} moved")
-    assert batches > pages / 2
+    assert batches > 20
     assert len(seen) == len(set(seen))
     assert sorted(one for one in seen if not one.session_id.startswith("new-")) == sorted(there)

@@ -62,6 +62,18 @@ async def test_a_right_clock_is_left_alone(ways: list[tuple[int, int]]) -> None:
         assert clock.now_ms() == own.now_ms()
 
 
+async def test_a_moment_told_before_the_clock_was_set_back_is_not_yet_to_come() -> None:
+    clock, own, reference, _ = made(3_600_000)
+    await clock.agree()
+    told_ms = own.now_ms()
+    own.time_ms -= 3_600_000
+    reference.skew_ms = 0
+    clock._agree_at_s = None  # a second has passed
+    await clock.agree()
+    assert clock.now_ms() == own.now_ms()
+    assert clock.agreed_ms(told_ms) <= clock.now_ms()
+
+
 async def test_two_may_ask_at_the_same_time() -> None:
     _, own, reference, metrics = made(DAY_MS)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
+from itertools import count
 
 import pytest
 
 from aggregator.core.model import Partition, SessionRef
 from aggregator.core.state import stamped_version
-from tests.builders import BASE_MS, record, span
+from tests.builders import BASE_MS, Value, record, span
 from tests.fakes import FakeSessionStore, FakeTraceStore
 from tests.paths.test_laws import fresh_world
-from tests.paths.worlds import TOPIC, Life, assert_equals_oracle, finish, live
+from tests.paths.worlds import TOPIC, Life, World, assert_equals_oracle, finish, live
 from tests.workloads import Record
+
+Lose = Callable[[], Awaitable[None]]
 
 WEAK = Record(record([span(1, {"gen_ai.conversation.id": "weak"})]), 0, BASE_MS)
 STRONG = Record(record([span(2, {"session.id": "strong"})]), 0, BASE_MS + 10)
@@ -98,3 +102,36 @@ async def test_spans_stored_by_another_worker_after_a_loss_are_not_overwritten()
         assert found == 5, f"lost at call {steps}"
         steps += 1
     assert steps > 10
+
+
+async def test_a_version_that_was_put_after_the_loss_is_followed_by_a_higher_one() -> None:
+    """A span comes in three versions; the third is read first after a loss, into which the second is still put."""
+
+    def version(number: int, partition: int, *others: int) -> Record:
+        usage: dict[str, Value] = {
+            "openinference.span.kind": "LLM",
+            "llm.token_count.prompt": number,
+            "session.id": "s",
+        }
+        spans = [span(1, usage, end=float(number)), *(span(other, {}) for other in others)]
+        return Record(record(spans), partition, BASE_MS)
+
+    early, late = [version(1, 0, 2, 3), version(2, 0)], version(3, 1)
+    for step in count():
+        world = fresh_world()
+        lose = world.stores.lose
+
+        async def lose_while_the_log_goes_on(world: World = world, lose: Lose = lose) -> None:
+            await lose()
+            world.write([late], 2)
+            await live(world, Life(assigned=[[1]], plans=[{}], crash=False))
+
+        world.stores = dataclasses.replace(world.stores, lose=lose_while_the_log_goes_on)
+        world.max_batch_records = 1
+        world.write(early, 1)
+        await live(world, Life(assigned=[[0]], plans=[{step: "lose"}], crash=False))
+        if len(world.log.partitions) == 1:  # the life was over before that call
+            break
+        await finish(world, 2)
+        assert_equals_oracle(world, [*early, late], lost=True)
+    assert step > 10

@@ -74,6 +74,7 @@ class World:
     pricer: Pricer = field(default_factory=FlatPricer)
     clock: ManualClock = field(default_factory=lambda: ManualClock(BASE_MS))
     max_consecutive_dead_letters: int = 1000
+    max_batch_records: int = 3
     tracing: SelfTracing | None = None
     log: FakeLog = field(init=False)
     sink: FakeSink = field(init=False)
@@ -142,7 +143,7 @@ class Worker:
             conventions=Conventions(),
             encoding="auto",
             limits=IngestLimits(
-                max_batch_records=3,
+                max_batch_records=world.max_batch_records,
                 max_consecutive_dead_letters=world.max_consecutive_dead_letters,
                 claimed_ttl_ms=RETENTION_MS,
                 unclaimed_ttl_ms=RETENTION_MS,

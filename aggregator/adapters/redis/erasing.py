@@ -1,4 +1,4 @@
-"""Erasing sessions: all keys of theirs, their traces' states, and what names them in indexes (docs/adr/0015).
+"""Erasing sessions: all keys of theirs, their traces' states, and what names them in indexes (docs/adr/0016).
 
 What stays is `agg:erased:...`, by which the puts of late spans are refused, and "erased" in place of each trace state,
 by which late spans that name no session are.  Neither says whose it is, and both expire.
@@ -69,11 +69,14 @@ class RedisErasing:
         replies = await self._connections.call(SESSION_ERASE, Items(items, [(pack(item),) for item in items], head))
         trace_ids: set[bytes] = set()
         folded = False
-        for ref, (status, revision, has_folded, traces) in zip(refs, replies, strict=True):
+        for ref, (status, revision, has_folded, traces, repeated) in zip(refs, replies, strict=True):
             own = {bytes.fromhex(field.decode()) for field in traces[::2]}
             trace_ids |= own
             folded = folded or bool(has_folded)
-            done.append(Erased(ref, bool(status), revision not in (b"", b"0"), status == b"closing", len(own)))
+            published = revision not in (b"", b"0")
+            # One that came back while its summary was on its way is open; a repeat does not see what the first saw.
+            closing = status == b"closing" or (status == b"open" and published) or bool(repeated)
+            done.append(Erased(ref, bool(status), published, closing, len(own)))
         if folded:  # nothing else tells which traces those were
             trace_ids |= await self._states_of(refs)
         await self._erase_states(sorted(trace_ids), set(refs), hold_ms)

@@ -51,3 +51,7 @@ WHERE project = 'shop' AND trace_count > 0
 ORDER BY cost_usd DESC
 LIMIT 10;
 -- docs: end
+
+-- docs: begin clickhouse-erase
+DELETE FROM sessions WHERE project = 'shop' AND session_id = 'chat-1';
+-- docs: end

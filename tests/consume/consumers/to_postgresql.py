@@ -22,7 +22,9 @@ def latest(values: Iterable[bytes]) -> list[Summary]:
 
 # docs: begin consumer
 import re
+from itertools import chain
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg
 from aiokafka import AIOKafkaConsumer
@@ -47,11 +49,16 @@ ON CONFLICT (project, session_id) DO UPDATE SET
      EXCLUDED.trace_count, EXCLUDED.error_count, EXCLUDED.total_tokens, EXCLUDED.cost_usd, EXCLUDED.summary)
 WHERE (EXCLUDED.opened_at, EXCLUDED.revision) >= (sessions.opened_at, sessions.revision)
 """
+DELETE = "DELETE FROM sessions WHERE project = %s AND session_id = %s"
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # names may hold it, PostgreSQL's texts may not
 
 
 def row(summary: Summary) -> dict[str, object]:
     return dict(summary) | {"total_tokens": summary.tokens.total, "summary": summary.model_dump_json()}
+
+
+def name(key: bytes) -> list[str]:
+    return [unquote(part).replace("\0", "\ufffd") for part in key.decode().split("/")]
 
 
 async def consume(bootstrap_servers: str, topic: str, database_url: str, **settings: Any) -> None:
@@ -71,10 +78,13 @@ async def consume(bootstrap_servers: str, topic: str, database_url: str, **setti
         await database.execute(TABLE)
         while True:
             fetched = await consumer.getmany(timeout_ms=1000, max_records=100)
-            values = [record.value for records in fetched.values() for record in records if record.value]
-            rows = [row(summary) for summary in latest(NUL.sub(rb"\1\\ufffd", value) for value in values)]
-            if rows:
+            records = list(chain(*fetched.values()))
+            last_erased = {record.key: at for at, record in enumerate(records) if record.value is None}
+            left = [one for at, one in enumerate(records) if one.value and at > last_erased.get(one.key, -1)]
+            rows = [row(summary) for summary in latest(NUL.sub(rb"\1\\ufffd", one.value) for one in left)]
+            if records:
                 async with database.transaction(), database.cursor() as cursor:
+                    await cursor.executemany(DELETE, [name(key) for key in last_erased])
                     await cursor.executemany(UPSERT, rows)
                 await consumer.commit()  # after the table has them
 

@@ -62,7 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "session-aggregator.plain" -}}
 {{- range $group, $fields := .settings }}
 {{- range $field, $value := $fields }}
-{{- if not (dig $group $field "" $.secrets) }}
+{{- if not (or (dig $group $field "" $.secrets) (and (eq $group "kafka") (eq $field "topics") (hasKey $fields "topic_pattern"))) }}
 AGGREGATOR_{{ upper $group }}__{{ upper $field }}: {{ include "session-aggregator.value" $value | quote }}
 {{- end }}
 {{- end }}
@@ -74,6 +74,9 @@ AGGREGATOR_{{ upper $group }}__{{ upper $field }}: {{ include "session-aggregato
 {{- include "session-aggregator.plain" (dict "settings" (omit .Values.settings "web") "secrets" .Values.secretSettings) }}
 {{- if and .Values.tls.kafka.secret (not (hasSuffix "SSL" (default "PLAINTEXT" .Values.settings.kafka.security_protocol))) }}
 {{- fail "tls.kafka.secret takes settings.kafka.security_protocol SSL or SASL_SSL; nothing would be encrypted" }}
+{{- end }}
+{{- if and .Values.tls.redis.secret (not (dig "redis" "url" "" .Values.secretSettings)) (not (hasPrefix "rediss" .Values.settings.redis.url)) }}
+{{- fail "tls.redis.secret takes a settings.redis.url that begins with rediss:// or rediss+sentinel://; nothing would be encrypted" }}
 {{- end }}
 {{- include "session-aggregator.certificates" (dict "tls" .Values.tls "names" (list "kafka" "redis")) }}
 {{- end -}}
@@ -324,6 +327,9 @@ imagePullSecrets:
 {{- else if not (dig "web" "tokens" "" .Values.secretSettings) -}}
 {{- fail "web.enabled needs to know who may look: set secretSettings.web.tokens, or settings.web.user_header behind a proxy that logs users in" -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.strimzi.enabled (hasKey .Values.settings.kafka "topic_pattern") -}}
+{{- fail "strimzi.enabled makes the topics that settings.kafka.topics names, and settings.kafka.topic_pattern names none" -}}
 {{- end -}}
 {{- if and .Values.strimzi.enabled (not .Values.strimzi.cluster) -}}
 {{- fail "strimzi.cluster is missing: it is the name of the Kafka resource that the topics belong to" -}}
