@@ -213,6 +213,12 @@ def test_the_worker_understands_every_variable(variant: str, tmp_path: Path) -> 
         assert settings.session.id_attributes == ("chat.id", "run.id")
 
 
+def test_a_pattern_takes_the_place_of_the_topics(tmp_path: Path) -> None:
+    variables, pod = workload(template({"settings": {"kafka": {"topic_pattern": "spans-.*"}}}, tmp_path))
+    settings = load_settings(as_in_the_pod(variables, pod["containers"][0], tmp_path))
+    assert settings.kafka.topic_pattern == "spans-.*"
+
+
 @pytest.mark.parametrize("variant", ["web", "web-behind-a-proxy"])
 def test_the_web_view_has_its_settings_and_nothing_of_kafka(variant: str, tmp_path: Path) -> None:
     parts = template(VARIANTS[variant], tmp_path)
@@ -330,6 +336,11 @@ WRONG: Final[Sequence[tuple[Mapping[str, Any], str]]] = [
     ({"autoscaling": {"kind": "hpa", "minReplicas": 5, "maxReplicas": 4}}, "autoscaling.minReplicas is 5, greater"),
     ({"autoscaling": {"kind": "cron"}}, "at '/autoscaling/kind': value must be one of 'none', 'keda', 'hpa'"),
     ({"strimzi": {"enabled": True}}, "strimzi.cluster is missing"),
+    (
+        {"strimzi": {"enabled": True, "cluster": "kafka"}, "settings": {"kafka": {"topic_pattern": "spans-.*"}}},
+        "settings.kafka.topic_pattern names none",
+    ),
+    ({"tls": {"redis": {"secret": "redis-tls"}}}, "tls.redis.secret takes a settings.redis.url that begins with"),
 ]
 
 

@@ -24,6 +24,7 @@ ALL: Final[Mapping[str, Any]] = {
     "strimzi": {"enabled": True, "cluster": "kafka"},
     "web": {"enabled": True},
     "secretSettings": {"web": {"tokens": {"secret": "web", "key": "tokens"}}},
+    "settings": {"redis": {"url": "rediss://redis:6379/0"}},
     "tls": {"redis": {"secret": "redis-tls"}},
     "secretFiles": {"kafka": "kafka-user"},
 }
