@@ -130,12 +130,12 @@ def test_from_install_to_uninstall(server: Cluster, tmp_path: Path) -> None:
         assert not [path for path in mounts if "serviceaccount" in path], "a token was put into the pod"
 
     before = server.get(MADE[0])["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
-    changed = {**ALL, "settings": {"session": {"idle_timeout_s": 900}}}
+    changed = {**ALL, "settings": {**ALL["settings"], "session": {"idle_timeout_s": 900}}}
     assert "Warning" not in server.helm("upgrade", RELEASE, CHART, *values(tmp_path, changed))
     assert settings(server)["AGGREGATOR_SESSION__IDLE_TIMEOUT_S"] == "900"
     assert server.get(MADE[0])["spec"]["template"]["metadata"]["annotations"]["checksum/settings"] != before
 
-    wrong = {**ALL, "settings": {"session": {"idle_timeout_s": "soon"}}}
+    wrong = {**ALL, "settings": {**ALL["settings"], "session": {"idle_timeout_s": "soon"}}}
     with pytest.raises(AssertionError, match="at '/settings/session/idle_timeout_s': got string, want number"):
         server.helm("upgrade", RELEASE, CHART, *values(tmp_path, wrong))
     assert settings(server)["AGGREGATOR_SESSION__IDLE_TIMEOUT_S"] == "900"
