@@ -20,7 +20,7 @@ CHDB: Final = "chdb-core==26.9.0"
 PROGRAM: Final = """
 import json, sys
 from chdb.session import Session
-*definitions, question, _ = sys.argv[1].split(";")
+*definitions, question, erasure, _ = sys.argv[1].split(";")
 clickhouse = Session()
 clickhouse.query("CREATE DATABASE consume")
 clickhouse.query("USE consume")
@@ -31,9 +31,17 @@ for statement in definitions:
 values = sys.stdin.read().splitlines()
 for start in range(0, len(values), 100):
     clickhouse.query("INSERT INTO session_summaries FORMAT JSONAsString " + " ".join(values[start : start + 100]))
-for sql in ("SELECT * FROM sessions FINAL", question):
+
+def ask(sql):
     rows = clickhouse.query(sql.strip(), "JSONEachRow").bytes().decode().splitlines()
-    print(json.dumps([json.loads(row) for row in rows]))
+    found = [json.loads(row) for row in rows]
+    print(json.dumps(found))
+    return found
+
+ask("SELECT * FROM sessions FINAL")
+dearest = ask(question)[0]["session_id"]
+clickhouse.query(erasure.replace("chat-1", dearest))
+ask("SELECT session_id FROM sessions FINAL WHERE project = 'shop'")
 """
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
@@ -58,7 +66,7 @@ def test_the_table_says_what_the_last_summaries_say(chdb: Path) -> None:
         stdout=subprocess.PIPE,
         check=True,
     )
-    rows, dearest = map(json.loads, done.stdout.splitlines())
+    rows, dearest, left = map(json.loads, done.stdout.splitlines())
     wanted = last(records)
     assert {(row["project"], row["session_id"]): json.loads(row["summary"]) for row in rows} == wanted
     for row in rows:
@@ -66,6 +74,8 @@ def test_the_table_says_what_the_last_summaries_say(chdb: Path) -> None:
     shop = [one for one in wanted.values() if one["project"] == "shop" and one["trace_count"]]
     shop.sort(key=lambda one: float(one["cost_usd"]), reverse=True)
     assert [row["session_id"] for row in dearest] == [one["session_id"] for one in shop[:10]]
+    there = {row["session_id"] for row in rows if row["project"] == "shop"}
+    assert {row["session_id"] for row in left} == there - {shop[0]["session_id"]}
 
 
 def assert_columns(row: dict[str, Any], document: dict[str, Any]) -> None:
