@@ -122,7 +122,7 @@ class _TlsConnection(Connection):
         self._connected_s = float("-inf")
 
     async def _connect(self) -> None:
-        await super()._connect()  # type: ignore[no-untyped-call]
+        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
         before_s, self._connected_s = self._connected_s, asyncio.get_running_loop().time()
         if self._connected_s - before_s >= _CUT_OFF_S or self._reader is None:
             return
