@@ -187,7 +187,7 @@ class SessionSettings(_Group):
     max_trace_spans: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Spans tracked in one trace."""
     max_session_traces: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Traces tracked in one session."""
+    """Traces tracked in one session; those of its last batch are tracked however many they are."""
     id_attributes: Annotated[Names, Field(max_length=32)] = Field(default=(), examples=["acme.chat.id"])
     """Own span attributes that name the session, before all that are known."""
     user_attributes: Names = Field(default=(), examples=["acme.account"])
