@@ -48,8 +48,7 @@ from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
-from aggregator.setting_types import OnStateLoss
-from aggregator.settings import PricingSettings, SessionSettings, Settings
+from aggregator.settings import OnStateLoss, PricingSettings, SessionSettings, Settings
 from aggregator.telemetry import Event, Metrics, RejectLog, core_flavour, get_logger, package_version
 
 log = get_logger()

@@ -12,8 +12,8 @@ import pytest
 
 from aggregator.core.errors import ConfigurationError
 from aggregator.embedded.process import free_port
-from aggregator.setting_files import MOST_BYTES
 from aggregator.settings import SECRETS_DIR, load_settings
+from aggregator.settings.files import MOST_BYTES
 from tests.sessions.test_commands import invoked
 
 CANARY = "hunter2-do-not-show"

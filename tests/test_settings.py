@@ -8,8 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.core.errors import ConfigurationError
-from aggregator.setting_types import Encoding, LogLevel, OnStateLoss
-from aggregator.settings import Settings, load_settings, variable, variables
+from aggregator.settings import Encoding, LogLevel, OnStateLoss, Settings, load_settings, variable, variables
 
 
 def problems(environ: dict[str, str]) -> list[str]:

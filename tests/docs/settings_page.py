@@ -26,7 +26,7 @@ _BOUNDS: Final = (
 )  # fmt: skip
 _HEAD: Final = """# Configuration
 
-Made from the settings model (`aggregator/settings.py`) by `make docs`.
+Made from the settings model (`aggregator/settings/groups.py`) by `make docs`.
 
 Settings come from the environment: `AGGREGATOR_<GROUP>__<NAME>`.
 A variable that is misspelt or wrong stops the start with one message that lists all of them.

@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from aggregator.settings.groups import DELIMITER, PREFIX
+
 MOST_BYTES: Final = 65_536
 """No setting is longer; a file that is was mounted by mistake."""
-
-_DELIMITER: Final = "__"
 
 
 class SettingFiles:
@@ -23,12 +23,11 @@ class SettingFiles:
     No line quotes what is in a file.
     """
 
-    def __init__(self, variable: str, directory: str, known: Mapping[str, object], prefix: str) -> None:
-        """`variable` is what names the directory, `known` the variables that there are, `prefix` how they begin."""
+    def __init__(self, variable: str, directory: str, known: Mapping[str, object]) -> None:
+        """`variable` is what names the directory, `known` the variables that there are."""
         self.values: dict[str, str] = {}
         self.problems: list[str] = []
         self._known = known
-        self._prefix = prefix
         self._root = Path(directory)
         try:
             found = sorted(path for path in self._files(self._root) if path.is_file())
@@ -48,11 +47,11 @@ class SettingFiles:
         return [one for path in entries for one in (self._files(path) if path.is_dir() else [path])]
 
     def _read(self, path: Path) -> None:
-        shown = _DELIMITER.join(path.relative_to(self._root).parts)
-        name = shown.upper() if shown.upper().startswith(self._prefix) else f"{self._prefix}{shown}".upper()
+        shown = DELIMITER.join(path.relative_to(self._root).parts)
+        name = shown.upper() if shown.upper().startswith(PREFIX) else f"{PREFIX}{shown}".upper()
         if name not in self._known:
             near = get_close_matches(name, self._known, n=1, cutoff=0.75)
-            hint = f"did you mean {near[0].removeprefix(self._prefix).lower()}?" if near else "remove it"
+            hint = f"did you mean {near[0].removeprefix(PREFIX).lower()}?" if near else "remove it"
             self.problems.append(f"{path}: there is no such setting; {hint}")
         elif name in self.values:
             self.problems.append(f"{path}: there is another file for {name}; remove one of them")
