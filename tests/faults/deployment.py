@@ -185,7 +185,7 @@ class Deployment(Pipeline):
 
     def look_again(self) -> None:
         """After a failover: look at the server that is the master now."""
-        self.redis.close()
+        self._closing.callback(self.redis.close)  # not yet: another fault may wait for an answer of it, in a thread
         self.redis = self.store.client()
 
     async def resumed(self, name: str, since_s: float) -> None:
