@@ -44,11 +44,13 @@ from aggregator.core.errors import AggregatorError, ConfigurationError, FatalErr
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition
 from aggregator.core.pricing import Pricer
+from aggregator.dead_letter import DeadLettering
 from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
 from aggregator.settings import OnStateLoss, PricingSettings, SessionSettings, Settings
+from aggregator.store import StoreLimits, Storing
 from aggregator.telemetry import Event, Metrics, RejectLog, core_flavour, get_logger, package_version
 
 log = get_logger()
@@ -188,15 +190,30 @@ class _Worker:
             allowed_skew_ms=_ms(session.allowed_skew_s),
             rewind_on_loss=settings.redis.on_state_loss == OnStateLoss.REWIND,
         )
+        folder = self._folder()
         self._ingest = rebalances.ingest = Ingest(
             source=source,
-            traces=RedisTraces(self._redis, keys, corrupt),
-            sessions=sessions,
-            schedule=schedule,
-            indexing=indexing,
-            dead_letters=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
+            dead_lettering=DeadLettering(
+                topic=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
+                max_consecutive=kafka.dead_letter_max_consecutive,
+                progress=self._partitions,
+                retrying=retrying,
+                metrics=metrics,
+                rejects=self._rejects,
+            ),
+            folder=folder,
+            storing=Storing(
+                traces=RedisTraces(self._redis, keys, corrupt),
+                sessions=sessions,
+                schedule=schedule,
+                indexing=indexing,
+                folder=folder,
+                limits=self._store_limits(session),
+                retrying=retrying,
+                metrics=metrics,
+            ),
             progress=self._partitions,
-            folder=self._folder(),
+            indexing=indexing,
             conventions=Conventions(
                 session_id_attributes=session.id_attributes,
                 project_attributes=session.project_attributes,
@@ -204,11 +221,10 @@ class _Worker:
                 ignored_attributes=session.ignored_attributes,
             ),
             encoding=kafka.encoding,
-            limits=self._ingest_limits(session),
+            limits=self._ingest_limits(),
             clock=clock,
             retrying=retrying,
             metrics=metrics,
-            rejects=self._rejects,
             tracing=tracing,
         )
         self._close = Close(
@@ -256,13 +272,16 @@ class _Worker:
             pricer=self._pricer,
         )
 
-    def _ingest_limits(self, session: SessionSettings) -> IngestLimits:
-        return IngestLimits(
-            max_batch_records=self._settings.ingest.max_batch_records,
-            max_consecutive_dead_letters=self._settings.kafka.dead_letter_max_consecutive,
+    def _store_limits(self, session: SessionSettings) -> StoreLimits:
+        return StoreLimits(
             claimed_ttl_ms=self._claimed_ttl_ms,
             unclaimed_ttl_ms=_ms(session.unclaimed_ttl_s),
             idle_timeout_ms=_ms(session.idle_timeout_s),
+        )
+
+    def _ingest_limits(self) -> IngestLimits:
+        return IngestLimits(
+            max_batch_records=self._settings.ingest.max_batch_records,
             # The group throws out a member that takes longer than its rebalance time-out.
             revoke_timeout_s=min(self._settings.shutdown.grace_s, _REBALANCE_TIMEOUT_S) * _DRAIN_SHARE,
         )

@@ -11,51 +11,24 @@ An offset is committed only after everything before it is in Redis or on the dea
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
+from aggregator.batch import Batch, DecodedRecord, count_batch
 from aggregator.core.conventions import Conventions
 from aggregator.core.decode import decode
-from aggregator.core.errors import BrokerUnavailable, TooManyDeadLetters, TransientError, UndecodableRecord
-from aggregator.core.fold import Folder, Write
+from aggregator.core.errors import BrokerUnavailable, TransientError, UndecodableRecord
+from aggregator.core.fold import Folder
 from aggregator.core.logtime import PartitionClock
-from aggregator.core.model import Decoded, Partition, SessionRef
-from aggregator.core.state import stamped_version
+from aggregator.core.model import Partition
+from aggregator.dead_letter import DeadLettering
 from aggregator.index import Indexing
-from aggregator.ports import (
-    Clock,
-    DeadLetters,
-    Fetched,
-    InputRecord,
-    PartitionHead,
-    PutOutcome,
-    PutReply,
-    Schedule,
-    SessionPut,
-    SessionStore,
-    Source,
-    StoredTrace,
-    TraceStore,
-    TraceWrite,
-    Transition,
-)
+from aggregator.ports import Clock, Fetched, InputRecord, Source
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
-from aggregator.telemetry import (
-    NO_TRACE,
-    BatchTrace,
-    Event,
-    Metrics,
-    NoTracing,
-    RecordOutcome,
-    RejectLog,
-    SelfTracing,
-    SpanOutcome,
-    Stage,
-    get_logger,
-)
+from aggregator.store import Storing
+from aggregator.telemetry import Event, Metrics, NoTracing, SelfTracing, Stage, get_logger
 
 log = get_logger()
 
@@ -64,71 +37,12 @@ _HAND_OVER_S = 1.0  # after this long without room for a batch, partitions are p
 _DECODE_SLICE_BYTES = 262_144  # between slices the replies of the batch before are taken up
 
 
-class DecodedRecord:
-    """One record with what was in it; `decoded` is None where nothing could be made of it.
-
-    `reason` and `detail` say why it goes to the dead-letter topic; both are empty where it does not.
-    """
-
-    __slots__ = ("decoded", "detail", "log_ms", "reason", "record")
-
-    def __init__(self, record: InputRecord, log_ms: int, decoded: Decoded | None, reason: str, detail: str) -> None:
-        self.record = record
-        self.log_ms = log_ms
-        self.decoded = decoded
-        self.reason = reason
-        self.detail = detail
-
-
-class _RejectedRun:
-    """The records in a row of which nothing could be used: how many, and where they began in each partition."""
-
-    __slots__ = ("first_offsets", "length")
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.first_offsets: dict[Partition, int] = {}
-
-    def add(self, record: InputRecord) -> int:
-        """One more; gives how many there are now."""
-        self.length += 1
-        self.first_offsets.setdefault(Partition(record.topic, record.partition), record.offset)
-        return self.length
-
-    def end(self) -> None:
-        """A record that could be used."""
-        if self.length:
-            self.length = 0
-            self.first_offsets.clear()
-
-
-@dataclass(slots=True, kw_only=True)
-class Batch:
-    """One answer of the source, decoded; heads, positions and epochs are those of the moment of the answer.
-
-    `rejects` says whether any of the records has a reason to go to the dead-letter topic.
-    """
-
-    heads: Mapping[Partition, PartitionHead]
-    positions: Mapping[Partition, int]
-    epochs: Mapping[Partition, int]
-    records: list[DecodedRecord] = field(default_factory=list)
-    rejects: bool = False
-    last_log_ms: dict[Partition, int] = field(default_factory=dict)
-    trace: BatchTrace = NO_TRACE
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestLimits:
     """What bounds the write path, in the units of the names."""
 
     max_batch_records: int
-    max_consecutive_dead_letters: int
-    claimed_ttl_ms: int
-    unclaimed_ttl_ms: int
-    idle_timeout_ms: int
     revoke_timeout_s: float
-    known_sessions: int = 50_000
 
 
 class Ingest:
@@ -138,37 +52,31 @@ class Ingest:
         self,
         *,
         source: Source,
-        traces: TraceStore,
-        sessions: SessionStore,
-        schedule: Schedule,
-        indexing: Indexing,
-        dead_letters: DeadLetters,
-        progress: PartitionProgress,
+        dead_lettering: DeadLettering,
         folder: Folder,
+        storing: Storing,
+        progress: PartitionProgress,
+        indexing: Indexing,
         conventions: Conventions,
         encoding: str,
         limits: IngestLimits,
         clock: Clock,
         retrying: Retrying,
         metrics: Metrics,
-        rejects: RejectLog,
         tracing: SelfTracing | None = None,
     ) -> None:
         self._source = source
-        self._traces = traces
-        self._sessions = sessions
-        self._schedule = schedule
-        self._indexing = indexing
-        self._dead_letters = dead_letters
-        self._progress = progress
+        self._dead_lettering = dead_lettering
         self._folder = folder
+        self._storing = storing
+        self._progress = progress
+        self._indexing = indexing
         self._conventions = conventions
         self._encoding = encoding
         self._limits = limits
         self._clock = clock
         self._retrying = retrying
         self._metrics = metrics
-        self._rejects = rejects
         self._tracing = tracing or NoTracing()
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue(maxsize=1)
         self._unfinished = 0
@@ -176,9 +84,7 @@ class Ingest:
         self._drained.set()
         self._stopping = False
         self._paused = False
-        self._rejected_run = _RejectedRun()
         self._epochs: Mapping[Partition, int] = {}
-        self._known: dict[SessionRef, bool] = {}  # all True; sessions in the deadline index, least recently used first
 
     # --- read ------------------------------------------------------------------------------------------------------
 
@@ -309,17 +215,16 @@ class Ingest:
     async def _apply(self, batch: Batch) -> None:
         if batch.epochs != self._epochs:
             # A redelivered put answers SAME: whether its session is still in the index, only its first owner knew.
-            self.forget_index()
+            self._storing.forget_index()
             self._epochs = batch.epochs
-        await self._send_dead_letters(batch)
+        await self._dead_lettering.send(batch)
         failures = self._retrying.store_failures
         if batch.records:
             with self._metrics.stage(Stage.FOLD, batch.trace):
                 self._fold(batch)
             with self._metrics.stage(Stage.STORE, batch.trace):
-                await self._store_traces()
-                await self._store_sessions()
-            self._count(batch)
+                await self._storing.store()
+            count_batch(batch, self._folder, self._metrics, self._clock.now_ms())
         with self._metrics.stage(Stage.COMMIT, batch.trace):
             lost = await self._progress.applied(
                 batch.positions,
@@ -331,7 +236,7 @@ class Ingest:
         left = sum(head.end_offset - batch.positions.get(one, head.end_offset) for one, head in batch.heads.items())
         self._indexing.backlog(left > self._limits.max_batch_records)
         if lost:
-            await self._store_again()
+            await self._storing.store_again()
             self._folder.forget()
         else:
             self._folder.finish()
@@ -346,57 +251,7 @@ class Ingest:
         """
         while failures != self._retrying.store_failures:
             failures = self._retrying.store_failures
-            await self._store_again()
-
-    async def _store_again(self) -> None:
-        self.forget_index()
-        self._folder.store_again()
-        await self._store_traces()
-        await self._store_sessions()
-
-    def forget_index(self) -> None:
-        """Believe of no session that it is in the deadline index: the next put of each writes it there."""
-        self._known.clear()
-
-    async def _send_dead_letters(self, batch: Batch) -> None:
-        if not batch.rejects:
-            if batch.records:
-                self._rejected_run.end()
-            return
-        for item in batch.records:
-            if item.decoded is not None:
-                self._rejected_run.end()
-                if not item.reason:
-                    continue
-            elif self._rejected_run.add(item.record) > self._limits.max_consecutive_dead_letters:
-                await self._refuse(item)
-            record = item.record
-            await self._retrying("dead_letter", partial(self._send_dead_letter, item))
-            self._metrics.dead_letter(item.reason)
-            self._rejects.reject(
-                item.reason,
-                detail=item.detail,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                partial=item.decoded is not None,
-            )
-
-    async def _refuse(self, item: DecodedRecord) -> None:
-        """Stop, and let whoever starts next stop at the same place: else each restart would let so many through."""
-        await self._progress.go_back(self._rejected_run.first_offsets)
-        record = item.record
-        raise TooManyDeadLetters(
-            f"{self._rejected_run.length} records in a row could not be used, the last at {record.topic}/"
-            f"{record.partition} offset {record.offset} ({item.reason}: {item.detail}); they are read again at the "
-            "next start; check that AGGREGATOR_KAFKA__TOPICS names topics of OTLP spans, or raise "
-            "AGGREGATOR_KAFKA__DEAD_LETTER_MAX_CONSECUTIVE"
-        )
-
-    async def _send_dead_letter(self, item: DecodedRecord) -> None:
-        await self._dead_letters.send(
-            item.record, reason=item.reason, detail=item.detail, partial=item.decoded is not None
-        )
+            await self._storing.store_again()
 
     def _fold(self, batch: Batch) -> None:
         self._folder.rebuilding = self._progress.rebuilding()
@@ -405,161 +260,6 @@ class Ingest:
             decoded = item.decoded
             if decoded is not None and (spans := decoded.spans):
                 add(spans, item.log_ms)
-
-    async def _store_traces(self) -> None:
-        """Level 1; each round writes what another worker was faster with in the round before."""
-        while writes := self._folder.writes():
-            replies = await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
-            conflicts = self._folder.stored(list(replies))
-            self._metrics.trace_conflicts(conflicts)
-
-    def _trace_writes(self, writes: Sequence[Write]) -> list[TraceWrite]:
-        return [
-            TraceWrite(
-                write.trace_id,
-                write.expected,
-                write.stamp,
-                write.state,
-                self._limits.claimed_ttl_ms if write.claimed else self._limits.unclaimed_ttl_ms,
-            )
-            for write in writes
-        ]
-
-    async def _store_sessions(self) -> None:
-        """Level 2, with the deadline index written before the sessions that may be new to it."""
-        puts = [SessionPut(ref, traces) for ref, traces in self._folder.puts().items()]
-        if not puts:
-            return
-        replies = await self._retrying("store_sessions", lambda: self._put(puts))
-        await self._forget_erased(puts, replies)
-        await self._retrying("schedule", lambda: self._index_transitions(puts, replies))
-        await self._indexing.touched(put.ref for put in puts)
-        await self._check_outcomes(puts, replies)
-
-    async def _forget_erased(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
-        """Keep nothing of what came for sessions that have been erased, which only their puts can tell."""
-        refs: list[SessionRef] = []
-        writes: list[Write] = []
-        for put, reply in zip(puts, replies, strict=True):
-            if reply is not None and PutOutcome.ERASED in reply.outcomes:
-                refs.append(put.ref)
-                writes += [self._folder.erase(trace.trace_id) for trace in put.traces if trace.shown]
-        if refs:
-            await self._retrying("store_traces", partial(self._traces.store, self._trace_writes(writes)))
-            # Due at once, rather than removed: whoever may have opened one since then has an entry that stays.
-            await self._retrying("schedule", partial(self._schedule.add, [(ref, 0) for ref in refs]))
-
-    async def _put(self, puts: Sequence[SessionPut]) -> Sequence[PutReply | None]:
-        # Known only once the put has answered: if it fails half-way, a repetition answers SAME, without telling that it
-        # was the first try that opened the session, and then the index must be written again.
-        forget = self._known.pop
-        new = [
-            (put.ref, self._idle_at_ms(put))
-            for put in puts
-            if not forget(put.ref, False) and any(trace.shown for trace in put.traces)
-        ]
-        if new:
-            await self._schedule.add(new)
-        return await self._sessions.put(puts)
-
-    def _idle_at_ms(self, put: SessionPut) -> int:
-        """When a session falls due if nothing comes after this put: its entry in the index, as far as we know."""
-        return max(trace.changed_ms for trace in put.traces) + self._limits.idle_timeout_ms
-
-    async def _index_transitions(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
-        """Put back a session that was closed: it may have been taken off the index between our two writes.
-
-        Likewise one whose `max_duration` ends before it can be idle: an entry may be early, never late.  And one that
-        a trace has left: `_put` writes none for it, and nothing else would bring back an entry that was lost.
-        """
-        moved: list[tuple[SessionRef, int]] = []
-        for put, reply in zip(puts, replies, strict=True):
-            idle_at_ms = self._idle_at_ms(put)
-            transition, deadline_ms = (reply.transition, reply.deadline_ms) if reply else (Transition.NONE, idle_at_ms)
-            left = not any(trace.shown for trace in put.traces)
-            if transition is not Transition.NONE or 0 < deadline_ms < idle_at_ms or (left and deadline_ms):
-                moved.append((put.ref, deadline_ms))
-        if moved:
-            await self._schedule.add(moved)
-        known = [put.ref for put, reply in zip(puts, replies, strict=True) if reply is None or reply.deadline_ms]
-        self._known.update(dict.fromkeys(known, True))
-        while len(self._known) > self._limits.known_sessions:
-            del self._known[next(iter(self._known))]
-
-    async def _check_outcomes(self, puts: Sequence[SessionPut], replies: Sequence[PutReply | None]) -> None:
-        """Count sessions, and find the spans that came too late: new to the trace state, old news to the session."""
-        told = [(put.traces, reply) for put, reply in zip(puts, replies, strict=True) if reply is not None]
-        transitions = [reply.transition for _, reply in told]
-        self._metrics.sessions(
-            opened=transitions.count(Transition.OPENED), reopened=transitions.count(Transition.REOPENED)
-        )
-        stale: dict[bytes, int] = {}
-        for traces, reply in told:
-            for trace, outcome, version in zip(traces, reply.outcomes, reply.versions, strict=True):
-                if outcome is PutOutcome.FOLDED:
-                    self._folder.touched_trace(trace.trace_id).not_added()
-                elif outcome is PutOutcome.TOO_LATE and trace.shown:
-                    self._folder.touched_trace(trace.trace_id).too_late()
-                elif outcome is PutOutcome.STALE and trace.shown:
-                    stale[trace.trace_id] = version
-        created = [trace_id for trace_id in stale if self._folder.touched_trace(trace_id).created]
-        if not created:
-            return
-        states: Sequence[StoredTrace] = await self._retrying("load", lambda: self._traces.load(created))
-        for trace_id, state in zip(created, states, strict=True):
-            if stamped_version(state.stamp) < stale[trace_id]:  # else another worker has simply been faster
-                self._folder.touched_trace(trace_id).too_late()
-
-    def _count(self, batch: Batch) -> None:
-        """Metrics of the batch, once everything in it is visible."""
-        applied: Counter[str] = Counter()
-        rejected: Counter[tuple[str, RecordOutcome]] = Counter()
-        by_log_ms: Counter[int] = Counter()
-        dropped = 0
-        for item in batch.records:
-            decoded = item.decoded
-            by_log_ms[item.log_ms] += 1
-            if decoded is None:
-                rejected[item.record.topic, RecordOutcome.DEAD_LETTERED] += 1
-                continue
-            if item.reason:
-                rejected[item.record.topic, RecordOutcome.PARTIAL] += 1
-            else:
-                applied[item.record.topic] += 1
-            if decoded.ignored:
-                self._metrics.ignored(decoded.ignored)
-            if decoded.dropped:
-                dropped += len(decoded.dropped)
-                self._metrics.ignored([("span", reason) for reason in decoded.dropped])
-        for topic, count in applied.items():
-            self._metrics.records(topic, RecordOutcome.APPLIED, count)
-        for (topic, outcome), count in rejected.items():
-            self._metrics.records(topic, outcome, count)
-        self._count_spans(dropped)
-        now_ms = self._clock.now_ms()
-        for log_ms, count in by_log_ms.items():
-            self._metrics.end_to_end((now_ms - log_ms) / 1000, count)
-
-    def _count_spans(self, dropped: int) -> None:
-        merged = duplicate = folded = late = erased = 0
-        for trace in self._folder.touched():
-            if trace.erased:
-                erased += len(trace.spans)
-                continue
-            merged += trace.merged
-            duplicate += trace.duplicate
-            folded += trace.folded
-            late += trace.late
-        self._metrics.spans(
-            {
-                SpanOutcome.MERGED: merged,
-                SpanOutcome.DUPLICATE: duplicate,
-                SpanOutcome.FOLDED: folded,
-                SpanOutcome.TOO_LATE: late,
-                SpanOutcome.DROPPED: dropped,
-                SpanOutcome.ERASED: erased,
-            }
-        )
 
     # --- rebalance -------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ async def test_a_session_that_never_rests_is_summarised_although_no_worker_remem
     worker, tasks = await start(world, LEFT)
     for number in range(2, 14):
         await settle_down()
-        worker.ingest.forget_index()
+        worker.storing.forget_index()
         world.clock.time_ms += IDLE_MS // 2
         turn(world, LEFT, number)
         await settle_down()
@@ -117,7 +117,7 @@ async def test_an_entry_is_not_late_where_one_batch_spans_more_than_the_idle_tim
     turn(world, LEFT, 1)
     worker, tasks = await start(world, LEFT)
     await settle_down()
-    worker.ingest.forget_index()  # as the LRU does, or a rebalance
+    worker.storing.forget_index()  # as the LRU does, or a rebalance
     for number, after_ms in ((2, 7_000), (3, 2_900)):  # a backlog: both come in one fetch
         world.clock.time_ms += after_ms
         turn(world, LEFT, number)

@@ -22,11 +22,13 @@ from aggregator.core.errors import StoreUnavailable
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition, SessionRef
 from aggregator.core.pricing import Pricer
+from aggregator.dead_letter import DeadLettering
 from aggregator.index import Indexing, IndexLimits
 from aggregator.ingest import Ingest, IngestLimits
 from aggregator.ports import Progress, Schedule, SessionIndex, SessionStore, TraceStore
 from aggregator.progress import PartitionProgress
 from aggregator.retry import Retrying
+from aggregator.store import StoreLimits, Storing
 from aggregator.telemetry import Metrics, RejectLog, SelfTracing, get_logger
 from tests.builders import BASE_MS, to_protobuf
 from tests.core.trees import FlatPricer
@@ -131,29 +133,37 @@ class Worker:
             allowed_skew_ms=SKEW_MS,
             rewind_on_loss=True,
         )
-        self.ingest = Ingest(
-            source=source,
+        folder = Folder(max_trace_spans=10_000, cache_spans=20, pricer=world.pricer)
+        self.storing = Storing(
             traces=faulty(stores.traces),
             sessions=sessions,
             schedule=schedule,
             indexing=self.indexing,
-            dead_letters=faulty(FakeDeadLetters(world.log)),
+            folder=folder,
+            limits=StoreLimits(claimed_ttl_ms=RETENTION_MS, unclaimed_ttl_ms=RETENTION_MS, idle_timeout_ms=IDLE_MS),
+            retrying=retrying,
+            metrics=metrics,
+        )
+        self.ingest = Ingest(
+            source=source,
+            dead_lettering=DeadLettering(
+                topic=faulty(FakeDeadLetters(world.log)),
+                max_consecutive=world.max_consecutive_dead_letters,
+                progress=self.progress,
+                retrying=retrying,
+                metrics=metrics,
+                rejects=RejectLog(get_logger(), clock.monotonic_s),
+            ),
+            folder=folder,
+            storing=self.storing,
             progress=self.progress,
-            folder=Folder(max_trace_spans=10_000, cache_spans=20, pricer=world.pricer),
+            indexing=self.indexing,
             conventions=Conventions(),
             encoding="auto",
-            limits=IngestLimits(
-                max_batch_records=world.max_batch_records,
-                max_consecutive_dead_letters=world.max_consecutive_dead_letters,
-                claimed_ttl_ms=RETENTION_MS,
-                unclaimed_ttl_ms=RETENTION_MS,
-                idle_timeout_ms=IDLE_MS,
-                revoke_timeout_s=1,
-            ),
+            limits=IngestLimits(max_batch_records=world.max_batch_records, revoke_timeout_s=1),
             clock=clock,
             retrying=retrying,
             metrics=metrics,
-            rejects=RejectLog(get_logger(), clock.monotonic_s),
             tracing=world.tracing,
         )
         self.close = Close(
