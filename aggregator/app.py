@@ -194,7 +194,7 @@ class _Worker:
         self._ingest = rebalances.ingest = Ingest(
             source=source,
             dead_lettering=DeadLettering(
-                topic=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
+                dead_letters=KafkaDeadLetters(self._producer, kafka.dead_letter_topic),
                 max_consecutive=kafka.dead_letter_max_consecutive,
                 progress=self._partitions,
                 retrying=retrying,

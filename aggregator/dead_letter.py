@@ -1,4 +1,4 @@
-"""Records of which nothing, or not everything, could be used: to the dead-letter topic, before anything is stored."""
+"""Sends what could not be used, or not wholly, to the dead-letter topic, before anything of its batch is stored."""
 
 from __future__ import annotations
 
@@ -36,41 +36,41 @@ class _RejectedRun:
 
 
 class DeadLettering:
-    """Sends them, counts and logs them, and stops the worker where nothing at all can be used any more.
+    """Sends the records that have a reason, counts and logs them; refuses too many in a row of no use at all.
 
-    May be repeated: dead letters may come twice.
+    A letter may come twice: after a crash its batch is read again.
     """
 
     def __init__(
         self,
         *,
-        topic: DeadLetters,
+        dead_letters: DeadLetters,
         max_consecutive: int,
         progress: PartitionProgress,
         retrying: Retrying,
         metrics: Metrics,
         rejects: RejectLog,
     ) -> None:
-        self._topic = topic
+        self._dead_letters = dead_letters
         self._max_consecutive = max_consecutive
         self._progress = progress
         self._retrying = retrying
         self._metrics = metrics
         self._rejects = rejects
-        self._run = _RejectedRun()
+        self._rejected_run = _RejectedRun()
 
     async def send(self, batch: Batch) -> None:
-        """Send what has a reason; raise `TooManyDeadLetters` where nothing can be used of too many in a row."""
+        """Send what has a reason; raise `TooManyDeadLetters` after more than `max_consecutive` of no use in a row."""
         if not batch.rejects:
             if batch.records:
-                self._run.end()
+                self._rejected_run.end()
             return
         for item in batch.records:
             if item.decoded is not None:
-                self._run.end()
+                self._rejected_run.end()
                 if not item.reason:
                     continue
-            elif self._run.add(item.record) > self._max_consecutive:
+            elif self._rejected_run.add(item.record) > self._max_consecutive:
                 await self._refuse(item)
             record = item.record
             await self._retrying("dead_letter", partial(self._send, item))
@@ -86,14 +86,16 @@ class DeadLettering:
 
     async def _refuse(self, item: DecodedRecord) -> None:
         """Stop, and let whoever starts next stop at the same place: else each restart would let so many through."""
-        await self._progress.go_back(self._run.first_offsets)
+        await self._progress.go_back(self._rejected_run.first_offsets)
         record = item.record
         raise TooManyDeadLetters(
-            f"{self._run.length} records in a row could not be used, the last at {record.topic}/"
+            f"{self._rejected_run.length} records in a row could not be used, the last at {record.topic}/"
             f"{record.partition} offset {record.offset} ({item.reason}: {item.detail}); they are read again at the "
             "next start; check that AGGREGATOR_KAFKA__TOPICS names topics of OTLP spans, or raise "
             "AGGREGATOR_KAFKA__DEAD_LETTER_MAX_CONSECUTIVE"
         )
 
     async def _send(self, item: DecodedRecord) -> None:
-        await self._topic.send(item.record, reason=item.reason, detail=item.detail, partial=item.decoded is not None)
+        await self._dead_letters.send(
+            item.record, reason=item.reason, detail=item.detail, partial=item.decoded is not None
+        )

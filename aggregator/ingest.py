@@ -39,14 +39,17 @@ _DECODE_SLICE_BYTES = 262_144  # between slices the replies of the batch before 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestLimits:
-    """What bounds the write path, in the units of the names."""
+    """How many records are fetched at once, and how long a rebalance waits for what is in flight."""
 
     max_batch_records: int
     revoke_timeout_s: float
 
 
 class Ingest:
-    """Owns the two tasks of the write path and what they share; also what the source tells of rebalances."""
+    """Owns the two tasks of the write path and what they share; also what the source tells of rebalances.
+
+    `folder` and `retrying` must be those of `storing`: what it folds and fails at is finished and confirmed here.
+    """
 
     def __init__(
         self,

@@ -18,9 +18,9 @@ from aggregator.telemetry import Event, Metrics, get_logger
 log = get_logger()
 
 _FIRST_WAIT_S = 0.05
-# Work goes on within two seconds of the server's return, also where the first try then only finds out that its
-# connection is a new one (`_raise_anew` of adapters/redis) and waits once more.
-_LONGEST_WAIT_S = 0.9
+# Work goes on within two seconds of the server's return, also where two tries then only find out that its connection is
+# a new one (`_raise_anew` of adapters/redis), and that another server is the master now, and wait once more each.
+_LONGEST_WAIT_S = 0.6
 
 _T = TypeVar("_T")
 

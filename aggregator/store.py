@@ -1,4 +1,4 @@
-"""Both levels of a batch in Redis: the states of its traces, then the puts of its sessions and their deadlines.
+"""Both levels of a batch in Redis: the states of its traces, then the deadlines and the puts of its sessions.
 
 Every step may be repeated: states merge, puts carry versions, and an entry of the deadline index may be early.
 """
@@ -30,8 +30,7 @@ from aggregator.telemetry import Metrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreLimits:
-    """How long a trace's state lives, when a session is idle, and of how many it is remembered that they have a
-    deadline; in the units of the names."""
+    """How long trace states live, when a session is idle, and how many are remembered to be in the deadline index."""
 
     claimed_ttl_ms: int
     unclaimed_ttl_ms: int
@@ -65,7 +64,7 @@ class Storing:
         self._known: dict[SessionRef, bool] = {}  # all True; sessions in the deadline index, least recently used first
 
     async def store(self) -> None:
-        """Store what has been folded since the last `finish` of the folder."""
+        """Store the batch that the folder holds."""
         await self._store_traces()
         await self._store_sessions()
 

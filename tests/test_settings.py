@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.core.errors import ConfigurationError
-from aggregator.settings import Encoding, LogLevel, OnStateLoss, Settings, load_settings, variable, variables
+from aggregator.settings import OnStateLoss, Settings, load_settings, variable, variables
+from aggregator.settings.types import Encoding, LogLevel
 
 
 def problems(environ: dict[str, str]) -> list[str]:

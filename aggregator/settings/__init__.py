@@ -18,13 +18,11 @@ from aggregator.settings.groups import (
     variables,
 )
 from aggregator.settings.load import SECRETS_DIR, load_settings
-from aggregator.settings.types import Encoding, LogLevel, OnStateLoss
+from aggregator.settings.types import OnStateLoss
 
 __all__ = [
     "SECRETS_DIR",
-    "Encoding",
     "KafkaSettings",
-    "LogLevel",
     "OnStateLoss",
     "PricingSettings",
     "RedisSettings",

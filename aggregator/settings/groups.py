@@ -32,6 +32,8 @@ DELIMITER: Final = "__"
 
 
 class Group(BaseModel):
+    """Settings that belong together: frozen, and none that is not known."""
+
     # The text below each field is its description, from which docs/configuration.md is made.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from aggregator.core.errors import ConfigurationError
 from aggregator.settings.files import SettingFiles
 from aggregator.settings.groups import PREFIX, Group, Settings, variable, variables
-from aggregator.settings.rules import CHECKS
+from aggregator.settings.rules import RULES
 
 SECRETS_DIR: Final = "AGGREGATOR_SECRETS_DIR"
 
@@ -38,7 +38,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         group: _read_group(group, values, problems, wrong, from_files.keys()) for group, values in given.items()
     }
     settings = Settings(**groups)
-    problems += [check.problem for check in CHECKS if not wrong & set(check.names) and check.fails(settings)]
+    problems += [rule.problem for rule in RULES if not wrong & set(rule.names) and rule.fails(settings)]
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings

@@ -11,8 +11,8 @@ from aggregator.settings.groups import KafkaSettings, RedisSettings, Settings, v
 from aggregator.settings.types import RedisUrl
 
 
-class Check(NamedTuple):
-    """A rule over several settings; `names` are the variables it looks at."""
+class Rule(NamedTuple):
+    """What must hold between settings; `names` are the variables it looks at."""
 
     names: tuple[str, ...]
     fails: Callable[[Settings], bool]
@@ -20,6 +20,7 @@ class Check(NamedTuple):
 
     @property
     def problem(self) -> str:
+        """The line that says what is wrong, and how to mend it."""
         return f"{self.names[0]}: {self.remedy}"
 
 
@@ -69,8 +70,8 @@ _TOPICS: Final = ("kafka", "topics"), ("kafka", "topic_pattern")
 _WRITTEN: Final = ("kafka", "summary_topic"), ("kafka", "dead_letter_topic")
 
 
-def _rule(fields: tuple[tuple[str, str], ...], fails: Callable[[Settings], bool], remedy: str) -> Check:
-    return Check(tuple(variable(*field) for field in fields), fails, remedy)
+def _rule(fields: tuple[tuple[str, str], ...], fails: Callable[[Settings], bool], remedy: str) -> Rule:
+    return Rule(tuple(variable(*field) for field in fields), fails, remedy)
 
 
 _KAFKA_LOGIN: Final = (
@@ -87,7 +88,7 @@ def _has_password(settings: Settings) -> bool:
 
 def _secret_rules(
     group: str, password: str, get: Callable[[Settings], KafkaSettings | RedisSettings]
-) -> tuple[Check, ...]:
+) -> tuple[Rule, ...]:
     """What both servers' settings have in common."""
 
     def has(settings: Settings, field: str) -> bool:
@@ -113,7 +114,7 @@ def _secret_rules(
     )
 
 
-CHECKS: Final = (
+RULES: Final = (
     _rule(
         (("session", "retention_s"), ("session", "idle_timeout_s")),
         lambda s: s.session.retention_s < s.session.idle_timeout_s,

@@ -40,7 +40,7 @@ BROKER_LIMIT_BYTES: Final = 1_000_000  # what a topic takes by default, and a li
 
 
 class Writing:
-    """Fold and store, as `ingest` does it."""
+    """Fold and store, as the write path does it."""
 
     def __init__(self, url: str) -> None:
         self.connections = connect(url, socket_timeout_s=60)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -51,10 +49,10 @@ async def test_trouble_is_waited_out_and_shown_meanwhile(retrying: Retrying, reg
     assert retries(registry) == 3
 
 
-async def test_two_tries_in_a_row_lie_within_two_seconds_however_long_the_trouble_was(
+async def test_three_tries_in_a_row_lie_within_two_seconds_however_long_the_trouble_was(
     retrying: Retrying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first after the server's return may fail as well, on a connection that was made anew."""
+    """Two after the server's return may fail as well: the connection was made anew, and another is the master now."""
     waits_s: list[float] = []
 
     async def sleep_s(seconds: float) -> None:
@@ -64,7 +62,7 @@ async def test_two_tries_in_a_row_lie_within_two_seconds_however_long_the_troubl
     await retrying("store", Flaky(retrying, *[StoreUnavailable("away")] * 30))
     assert len(waits_s) == 30
     assert waits_s[0] < 0.1 < 0.5 < waits_s[-1]
-    assert max(first + second for first, second in pairwise(waits_s)) < 2
+    assert max(map(sum, zip(waits_s, waits_s[1:], waits_s[2:], strict=False))) < 2
 
 
 async def test_a_broker_in_trouble_is_no_redis_retry(retrying: Retrying, registry: CollectorRegistry) -> None:

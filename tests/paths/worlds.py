@@ -147,7 +147,7 @@ class Worker:
         self.ingest = Ingest(
             source=source,
             dead_lettering=DeadLettering(
-                topic=faulty(FakeDeadLetters(world.log)),
+                dead_letters=faulty(FakeDeadLetters(world.log)),
                 max_consecutive=world.max_consecutive_dead_letters,
                 progress=self.progress,
                 retrying=retrying,
