@@ -133,6 +133,11 @@ class FakeSession:
         return bool(self.folded) or self.counts.truncated_traces > 0
 
 
+def _age(trace: ReadPut) -> tuple[int, tuple[int, int, int], int]:
+    """By what an older trace is told from a newer one: distinct spans, contents, replacements."""
+    return trace.version >> 32, trace.contents, trace.version
+
+
 class FakeSessionStore:
     """`ports.SessionStore`; `sessions` is what Redis would hold."""
 
@@ -180,8 +185,8 @@ class FakeSessionStore:
                 outcomes.append(PutOutcome.TOO_LATE)
                 versions.append(old.version)
                 continue
-            if old and old.version >= trace.version:
-                outcomes.append(PutOutcome.SAME if old.version == trace.version else PutOutcome.STALE)
+            if old and (shown := _age(old)) >= (coming := _age(trace)):
+                outcomes.append(PutOutcome.SAME if shown == coming else PutOutcome.STALE)
                 versions.append(old.version)
                 continue
             tombstone = not trace.counts.trace_count

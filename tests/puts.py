@@ -15,6 +15,7 @@ class ReadPut(NamedTuple):
 
     trace_id: str
     version: int
+    contents: tuple[int, int, int]
     changed_ms: int
     born_ms: int
     first: bool
@@ -32,14 +33,15 @@ def read_put(put: TracePut) -> ReadPut:
     unpacker: Any = msgpack.Unpacker(strict_map_key=False)
     unpacker.feed(put.packed)
     values = list(unpacker)
-    trace_id, version, changed_ms, born_ms, first, started_us, ended_us, use, model_count = values[:9]
-    counts, rest = values[9 : 9 + len(Counts())], values[9 + len(Counts()) :]
+    trace_id, version, *contents, changed_ms, born_ms, first, started_us, ended_us, use, model_count = values[:12]
+    counts, rest = values[12 : 12 + len(Counts())], values[12 + len(Counts()) :]
     models = {rest[at]: rest[at + 1 : at + 9] for at in range(0, len(rest), 9)}
     assert len(models) == model_count
     private = json.loads(put.entry)["_"]
     users = [FirstUse(private[2] + start, span_id, user) for start, span_id, user in private[6]]
     assert use == (f"{users[0].start_us:016d}{users[0].span_id:16}{users[0].user_id}" if users else "")
     assert (private[0] << 32) + private[1] == version == put.version
+    assert private[10] == contents
     assert (private[2], private[2] // 1000 + private[3], private[2] + private[4]) == (started_us, changed_ms, ended_us)
     assert [n for count in private[5] for n in ([0] * -count if count < 0 else [count])] == counts
     stored = {name: [*figures, 0, 0][:8] for name, figures in private[8].items()}
@@ -48,6 +50,7 @@ def read_put(put: TracePut) -> ReadPut:
     return ReadPut(
         trace_id=trace_id,
         version=version,
+        contents=(contents[0], contents[1], contents[2]),
         changed_ms=changed_ms,
         born_ms=born_ms,
         first=bool(first),

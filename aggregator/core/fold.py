@@ -242,6 +242,7 @@ class Folder:
                     rollup(list(state.spans.values()), self._pricer),
                     trace_id=state.trace_id,
                     version=state.version(),
+                    contents=state.contents(),
                     changed_ms=state.changed_ms,
                     born_ms=state.born_ms,
                     first=touched.previous != claim,
@@ -255,7 +256,7 @@ class Folder:
                     traces.append(put)
             for ref in state.former:
                 puts.setdefault(ref, []).append(
-                    tombstone(state.trace_id, state.version(), state.changed_ms, state.born_ms)
+                    tombstone(state.trace_id, state.version(), state.contents(), state.changed_ms, state.born_ms)
                 )
         return puts
 

@@ -307,20 +307,20 @@ class TracePut:
     `changed_ms` is the greatest log time among the records that changed the trace.
     A tombstone (the trace left this session) is not `shown`, and everything in it is empty or zero.
 
-    `packed` is what the script reads, a series of MessagePack values: trace id in hex, version, changed_ms, born_ms,
-    first, started_us, ended_us (0 unknown), the first use of a user or "", the number of models; all of `Counts`; and
-    of each model its name, calls, prompt, completion, embedding, whole dollars, nano-dollars, reported and priced
-    costs.
+    `packed` is what the script reads, a series of MessagePack values: trace id in hex, version, its three contents,
+    changed_ms, born_ms, first, started_us, ended_us (0 unknown), the first use of a user or "", the number of models;
+    all of `Counts`; and of each model its name, calls, prompt, completion, embedding, whole dollars, nano-dollars,
+    reported and priced costs.
     `born_ms` is that of the trace state; `first` (1 or 0) says that the stored state of the trace did not belong to
     this session before this write.
     A use is start_us in 16 digits, span id in 16 characters, user id, in one text.
 
     `entry` is the JSON text that is stored: the trace's entry of the summary, with the private
-    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models, scopes]` as
-    its first member.  The first two are the halves of the version.  To keep it short, `changed_ms`, `ended_us` and the
-    start of each first use are distances from `started_us` (the first one from its milliseconds), in `counts` a
-    negative number stands for as many zeros, the costs of a model are missing from where they are 0, and so is
-    `scopes` (`TraceRollup.scopes`).
+    `"_": [distinct spans, replacements, started_us, changed_ms, ended_us, counts, users, services, models, scopes,
+    contents]` as its first member.  The first two are the halves of the version, and `contents` are those of
+    `TraceState.contents`.  To keep it short, `changed_ms`, `ended_us` and the start of each first use are distances
+    from `started_us` (the first one from its milliseconds), in `counts` a negative number stands for as many zeros,
+    and the costs of a model are missing from where they are 0.  `scopes` are `TraceRollup.scopes`.
     """
 
     __slots__ = ("changed_ms", "entry", "packed", "shown", "trace_id", "version")

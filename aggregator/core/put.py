@@ -30,6 +30,7 @@ def trace_put(
     *,
     trace_id: bytes,
     version: i64,
+    contents: tuple[i64, i64, i64],
     changed_ms: i64,
     born_ms: i64,
     first: bool,
@@ -46,14 +47,16 @@ def trace_put(
     hex_id = trace_id.hex().encode()
     entry = BytesWriter()
     entry.write(b'{"_":')
-    entry.write(private_json(version, changed_ms, counts, bounds, users, rollup.services, models, rollup.scopes))
+    entry.write(
+        private_json(version, contents, changed_ms, counts, bounds, users, rollup.services, models, rollup.scopes)
+    )
     _write_public(entry, hex_id, rollup, counts)
     return TracePut(
         trace_id=trace_id,
         version=version,
         changed_ms=changed_ms,
         shown=True,
-        packed=packed_put(hex_id, version, (changed_ms, born_ms), first, counts, bounds, users, models),
+        packed=packed_put(hex_id, version, contents, (changed_ms, born_ms), first, counts, bounds, users, models),
         entry=entry.getvalue(),
     )
 
@@ -82,21 +85,24 @@ def _models(rollup: TraceRollup) -> dict[str, list[int]]:
     return models
 
 
-def tombstone(trace_id: bytes, version: i64, changed_ms: i64, born_ms: i64) -> TracePut:
+def tombstone(trace_id: bytes, version: i64, contents: tuple[i64, i64, i64], changed_ms: i64, born_ms: i64) -> TracePut:
     """An empty rollup: keeps older versions of a trace out of a session that it has left."""
     return TracePut(
         trace_id=trace_id,
         version=version,
         changed_ms=changed_ms,
         shown=False,
-        packed=packed_put(trace_id.hex().encode(), version, (changed_ms, born_ms), False, _NO_COUNTS, (0, 0), [], {}),
-        entry=b'{"_":' + private_json(version, changed_ms, _NO_COUNTS, (0, 0), [], [], {}, NO_SCOPES) + b"}",
+        packed=packed_put(
+            trace_id.hex().encode(), version, contents, (changed_ms, born_ms), False, _NO_COUNTS, (0, 0), [], {}
+        ),
+        entry=b'{"_":' + private_json(version, contents, changed_ms, _NO_COUNTS, (0, 0), [], [], {}, NO_SCOPES) + b"}",
     )
 
 
 def packed_put(
     hex_id: bytes,
     version: i64,
+    contents: tuple[i64, i64, i64],
     times_ms: tuple[int, int],
     first: bool,
     counts: Counts,
@@ -108,6 +114,9 @@ def packed_put(
     out = BytesWriter()
     pack_raw(out, hex_id)
     pack_int(out, version)
+    pack_int(out, contents[0])
+    pack_int(out, contents[1])
+    pack_int(out, contents[2])
     pack_int(out, times_ms[0])
     pack_int(out, times_ms[1])
     pack_int(out, 1 if first else 0)
@@ -130,6 +139,7 @@ def packed_put(
 
 def private_json(
     version: i64,
+    contents: tuple[i64, i64, i64],
     changed_ms: i64,
     counts: Counts,
     bounds: tuple[int, int],
@@ -189,10 +199,15 @@ def private_json(
             write_int(out, figures[index])
         out.append(u8(93))
     out.append(u8(125))
-    if scopes != NO_SCOPES:
-        out.append(_COMMA)
-        write_int(out, scopes)
-    out.append(u8(93))
+    out.append(_COMMA)
+    write_int(out, scopes)
+    out.write(b",[")
+    write_int(out, contents[0])
+    out.append(_COMMA)
+    write_int(out, contents[1])
+    out.append(_COMMA)
+    write_int(out, contents[2])
+    out.write(b"]]")
     return out.getvalue()
 
 

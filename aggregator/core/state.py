@@ -36,6 +36,9 @@ _FORMAT: Final = 4
 _VERSION_SHIFT: Final = 32
 _MAX_REPLACEMENTS: Final = 2**32 - 1
 _LONGEST_STAMP: Final = 7 + 1 + 10 + 1 + 8  # a million spans, _MAX_REPLACEMENTS and the checksum
+_LOWER_BITS: Final = 20
+_LOWER: Final = 2**_LOWER_BITS - 1
+_MOST_TOKENS: Final = 2**33  # of a span: the sum over MAX_TRACE_SPANS stays in the exact range of a double
 MAX_TRACE_SPANS: Final = 1_000_000
 """Above this a version would leave the exact range of a double."""
 _MAX_FORMER: Final = 16
@@ -93,6 +96,22 @@ class TraceState:
     def version(self) -> i64:
         """(distinct spans, replacements) as one number below 2**53; 0 only for a trace without spans."""
         return (len(self.spans) << _VERSION_SHIFT) + self.replacements
+
+    def contents(self) -> tuple[i64, i64, i64]:
+        """Upper and lower halves of the ends, and the tokens, summed over the spans: they tell newer from older.
+
+        A span is replaced by one that ends later, or then by one of more tokens, and each sum takes part of that
+        order.  So of two states of as many spans, of which one has all that the other has, it is the one with the
+        greater contents, compared in this order, by whatever way the two came about.
+        """
+        upper: i64 = 0
+        lower: i64 = 0
+        tokens: i64 = 0
+        for span in self.spans.values():
+            upper += span.end_us >> _LOWER_BITS
+            lower += span.end_us & _LOWER
+            tokens += min(span.prompt_tokens + span.completion_tokens + span.embedding_tokens, _MOST_TOKENS)
+        return upper, lower, tokens
 
     def replaced(self) -> None:
         """Count one replacement; saturates, which only a producer gone mad can reach."""

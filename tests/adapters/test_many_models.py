@@ -101,6 +101,7 @@ def test_a_trace_names_so_many_and_says_that_there_are_more() -> None:
         rollup,
         trace_id=bytes(16),
         version=2**32,
+        contents=(0, 0, 0),
         changed_ms=1,
         born_ms=1,
         first=True,

@@ -24,6 +24,7 @@ def trace_put(
     number: int = 1,
     version: int = 8 * 2**32,
     *,
+    contents: tuple[int, int, int] = (0, 0, 0),
     changed_ms: int = T0_MS,
     born_ms: int = T0_MS,
     first: bool = True,
@@ -41,14 +42,16 @@ def trace_put(
     some = {"gpt-4o": [1, 100, 20, 0, 0, 4_100_000]} if models is None else models
     figures = {model: [*six, 0, 0][:8] for model, six in some.items()}
     bounds = (started_us, ended_us)
-    private = json.loads(private_json(version, changed_ms, sums, bounds, uses, list(services), figures, 0))
+    private = json.loads(private_json(version, contents, changed_ms, sums, bounds, uses, list(services), figures, 0))
     hex_id = trace_id(number).hex()
     return TracePut(
         trace_id=trace_id(number),
         version=version,
         changed_ms=changed_ms,
         shown=sums.trace_count > 0,
-        packed=packed_put(hex_id.encode(), version, (changed_ms, born_ms), first, sums, bounds, uses, figures),
+        packed=packed_put(
+            hex_id.encode(), version, contents, (changed_ms, born_ms), first, sums, bounds, uses, figures
+        ),
         entry=json.dumps(
             {
                 "_": private,
@@ -72,9 +75,16 @@ def whole_reply(put: SessionPut, reply: PutReply | None, idle_timeout_ms: int) -
     return PutReply([PutOutcome.APPLIED] * len(versions), versions, Transition.NONE, latest_ms + idle_timeout_ms)
 
 
-def gone(number: int, version: int, *, changed_ms: int = T0_MS, born_ms: int = T0_MS) -> TracePut:
+def gone(
+    number: int,
+    version: int,
+    *,
+    contents: tuple[int, int, int] = (0, 0, 0),
+    changed_ms: int = T0_MS,
+    born_ms: int = T0_MS,
+) -> TracePut:
     """A tombstone."""
-    return tombstone(trace_id(number), version, changed_ms, born_ms)
+    return tombstone(trace_id(number), version, contents, changed_ms, born_ms)
 
 
 def ref(session_id: str = "s-1", project: str = "demo") -> SessionRef:

@@ -93,6 +93,24 @@ async def test_a_state_rebuilt_while_the_one_shown_could_have_lived_replaces_it(
     assert stores.session_hash(S)["span_count"] == "9"
 
 
+async def test_of_as_many_spans_the_greater_contents_are_newer_whatever_was_replaced(stores: Stores) -> None:
+    """Where states have been lost, replacements only tell in which order a span's versions were read."""
+    shown = 3 * 2**32 + 5  # three spans, five replacements
+    await put(stores, trace_put(1, shown, contents=(7, 7, 7)))
+    for less in ((6, 9, 9), (7, 6, 9), (7, 7, 6)):
+        assert (await put(stores, trace_put(1, shown + 1, contents=less, models={}))).outcomes == [STALE]
+    reply = await put(stores, trace_put(1, shown - 1, contents=(7, 7, 7)), trace_put(1, shown, contents=(7, 7, 7)))
+    assert reply.outcomes == [STALE, SAME]
+    assert (await put(stores, trace_put(1, 2 * 2**32 + 9, contents=(9, 9, 9)))).outcomes == [STALE]
+    for counts, more in enumerate([(7, 7, 8), (7, 8, 0), (8, 0, 0)], start=20):
+        new = trace_put(1, shown - 1, contents=more, counts={"span_count": counts})
+        assert (await put(stores, new)).outcomes == [APPLIED]
+        assert stores.session_hash(S)["span_count"] == str(counts)
+    assert (await put(stores, trace_put(1, 4 * 2**32, contents=(0, 0, 0)))).outcomes == [APPLIED]
+    assert (await put(stores, gone(1, 4 * 2**32, contents=(0, 0, 1)))).outcomes == [APPLIED]
+    assert (await put(stores, trace_put(1, 4 * 2**32 + 1, contents=(0, 0, 0)))).outcomes == [STALE]
+
+
 async def test_two_versions_of_one_trace_in_one_put(stores: Stores) -> None:
     reply = await put(stores, trace_put(1, 5), trace_put(1, 6, counts={"span_count": 9}, models={}), trace_put(1, 5))
     assert reply.outcomes == [APPLIED, APPLIED, STALE]

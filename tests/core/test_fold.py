@@ -153,6 +153,24 @@ def test_the_version_never_falls(batches: list[list[Span]]) -> None:
     assert all(before <= after for before, after in pairwise(versions))
 
 
+@given(st.lists(spans(), max_size=8), st.lists(spans(), max_size=8))
+def test_of_states_of_as_many_spans_the_one_that_has_all_of_the_other_has_the_greater_contents(
+    some: list[Span], more: list[Span]
+) -> None:
+    """By whatever way either came about, so that a session can tell which is newer where states have been lost."""
+    old, new = merged(some), merged(more + some)
+    assert len(new.spans) >= len(old.spans)
+    if len(new.spans) == len(old.spans):
+        assert new.contents() >= old.contents()
+        replaced = [(new.spans[one].end_us, tokens(new.spans[one])) for one in old.spans]
+        if replaced != [(span.end_us, tokens(span)) for span in old.spans.values()]:
+            assert new.contents() > old.contents()
+
+
+def tokens(span: Span) -> int:
+    return span.prompt_tokens + span.completion_tokens + span.embedding_tokens
+
+
 def claim(span_id: int, session_id: str, row: int = 0, start_us: int = 1, project: str = "p") -> Span:
     return Span(
         trace_id=TRACE,

@@ -63,6 +63,7 @@ def test_a_trace_travels_with_its_entry() -> None:
             trace_rollup(),
             trace_id=TRACE,
             version=8 << 32,
+            contents=(3, 2, 1),
             changed_ms=77,
             born_ms=77,
             first=True,
@@ -76,12 +77,13 @@ def test_a_trace_travels_with_its_entry() -> None:
     assert put.users == [FirstUse(5, "01" * 8, "u-1"), FirstUse(TIME_LAST, "02" * 8, "u-2")]
     assert put.models == {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000, 2, 0]}
     entry = json.loads(put.entry)
-    spans, replacements, started_us, changed, ended, counts, users, services, models, scopes = entry.pop("_")
+    spans, replacements, started_us, changed, ended, counts, users, services, models, *rest = entry.pop("_")
     assert (spans << 32) + replacements == put.version
     assert (started_us, started_us // 1000 + changed, started_us + ended) == (put.started_us, 77, put.ended_us)
     assert with_zeros(counts) == list(put.counts)
     assert [FirstUse(started_us + start, span_id, user) for start, span_id, user in users] == put.users
-    assert (services, models, scopes) == (put.services, {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000, 2]}, 777)
+    assert (services, models) == (put.services, {'gpt-"4o"': [9, 1200, 300, 0, 2, 12_300_000, 2]})
+    assert rest == [777, [3, 2, 1]]
     assert put.entry.startswith('{"_":['), "the scripts find the private part by its place"
     assert entry == {
         "trace_id": TRACE.hex(),
@@ -110,7 +112,15 @@ def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
     rollup = TraceRollup()
     rollup.started_us, rollup.ended_us = started_us, ended_us
     put = trace_put(
-        rollup, trace_id=TRACE, version=1, changed_ms=1, born_ms=1, first=False, conflicting=False, truncated=False
+        rollup,
+        trace_id=TRACE,
+        version=1,
+        contents=(0, 0, 0),
+        changed_ms=1,
+        born_ms=1,
+        first=False,
+        conflicting=False,
+        truncated=False,
     )
     entry = json.loads(put.entry)
     assert (entry["started_at"] is None, entry["ended_at"] is None) == (not started_us, not ended_us)
@@ -118,15 +128,15 @@ def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
 
 
 def test_a_tombstone_is_empty_but_for_its_version() -> None:
-    put = read_put(tombstone(TRACE, 8 << 32, 77, 70))
+    put = read_put(tombstone(TRACE, 8 << 32, (3, 2, 1), 77, 70))
     assert (put.trace_id, put.version, put.changed_ms, put.first) == (TRACE.hex(), 8 << 32, 77, False)
     assert put.counts == Counts()
-    assert json.loads(put.entry) == {"_": [8, 0, 0, 77, 0, [-len(Counts())], [], [], {}]}
+    assert json.loads(put.entry) == {"_": [8, 0, 0, 77, 0, [-len(Counts())], [], [], {}, 0, [3, 2, 1]]}
 
 
 @given(st.lists(st.integers(0, 3), min_size=23, max_size=23))
 def test_counts_come_back_from_an_entry(figures: list[int]) -> None:
-    text = private_json((2 << 32) + 5, 9, Counts._make(figures), (0, 0), [], [], {}, 0)
+    text = private_json((2 << 32) + 5, (0, 0, 0), 9, Counts._make(figures), (0, 0), [], [], {}, 0)
     spans, replacements, _, changed, _, counts, *_ = json.loads(text)
     assert (spans, replacements, changed) == (2, 5, 9)
     assert with_zeros(counts) == figures
@@ -167,6 +177,7 @@ def session_rollup(**changes: object) -> SessionRollup:
             trace_rollup(),
             trace_id=TRACE,
             version=1,
+            contents=(0, 0, 0),
             changed_ms=1,
             born_ms=1,
             first=True,
@@ -243,6 +254,7 @@ def stored_entry(
         figures_of([call]),
         trace_id=number.to_bytes(16, "big"),
         version=1,
+        contents=(0, 0, 0),
         changed_ms=1,
         born_ms=1,
         first=True,
@@ -257,7 +269,15 @@ def test_traces_say_where_their_cost_is_from() -> None:
     both = figures_of([llm(1, None, 10, 5, cost=7), llm(2, None, 10, 5, model="priced")])
     mixed = json.loads(
         trace_put(
-            both, trace_id=TRACE, version=1, changed_ms=1, born_ms=1, first=True, conflicting=False, truncated=False
+            both,
+            trace_id=TRACE,
+            version=1,
+            contents=(0, 0, 0),
+            changed_ms=1,
+            born_ms=1,
+            first=True,
+            conflicting=False,
+            truncated=False,
         ).entry
     )
     entries = [stored_entry(1, scope="a", cost=7), stored_entry(2, scope="a", starts=1), mixed]

@@ -11,7 +11,7 @@ import pytest
 from aggregator.core.model import Partition, SessionRef
 from aggregator.core.state import stamped_version
 from tests.builders import BASE_MS, Value, record, span
-from tests.fakes import FakeSessionStore, FakeTraceStore
+from tests.fakes import FakeProgress, FakeSessionStore, FakeTraceStore
 from tests.paths.test_laws import fresh_world
 from tests.paths.worlds import TOPIC, Life, World, assert_equals_oracle, finish, live
 from tests.workloads import Record
@@ -20,6 +20,17 @@ Lose = Callable[[], Awaitable[None]]
 
 WEAK = Record(record([span(1, {"gen_ai.conversation.id": "weak"})]), 0, BASE_MS)
 STRONG = Record(record([span(2, {"session.id": "strong"})]), 0, BASE_MS + 10)
+
+
+def version(number: int, partition: int, *others: int) -> Record:
+    """A record with that version of span 1, and these others."""
+    usage: dict[str, Value] = {
+        "openinference.span.kind": "LLM",
+        "llm.token_count.prompt": number,
+        "session.id": "s",
+    }
+    spans = [span(1, usage, end=float(number)), *(span(other, {}) for other in others)]
+    return Record(record(spans), partition, BASE_MS)
 
 
 async def lost_at(step: int, crash: dict[int, str] | None = None) -> set[SessionRef]:
@@ -106,16 +117,6 @@ async def test_spans_stored_by_another_worker_after_a_loss_are_not_overwritten()
 
 async def test_a_version_that_was_put_after_the_loss_is_followed_by_a_higher_one() -> None:
     """A span comes in three versions; the third is read first after a loss, into which the second is still put."""
-
-    def version(number: int, partition: int, *others: int) -> Record:
-        usage: dict[str, Value] = {
-            "openinference.span.kind": "LLM",
-            "llm.token_count.prompt": number,
-            "session.id": "s",
-        }
-        spans = [span(1, usage, end=float(number)), *(span(other, {}) for other in others)]
-        return Record(record(spans), partition, BASE_MS)
-
     early, late = [version(1, 0, 2, 3), version(2, 0)], version(3, 1)
     for step in count():
         world = fresh_world()
@@ -135,3 +136,24 @@ async def test_a_version_that_was_put_after_the_loss_is_followed_by_a_higher_one
         await finish(world, 2)
         assert_equals_oracle(world, [*early, late], lost=True)
     assert step > 10
+
+
+async def test_the_newest_version_of_a_span_is_shown_in_whatever_order_versions_are_read_after_a_loss() -> None:
+    """A node of a Cluster loses the trace, and `agg:progress`; the session, on another, shows its second version.
+
+    The third is read first then, and counts no replacement, while the second was one.
+    """
+    early, late = [version(1, 0), version(2, 0)], version(3, 1)
+    world = fresh_world()
+    world.max_batch_records = 1
+    world.write(early, 1)
+    await live(world, Life(assigned=[[0]], plans=[{}], crash=False))
+    traces, progress = world.stores.traces, world.stores.progress
+    assert isinstance(traces, FakeTraceStore)
+    assert isinstance(progress, FakeProgress)
+    traces.states.clear()
+    progress.offsets.clear()
+    world.write([late], 2)
+    await live(world, Life(assigned=[[1]], plans=[{}], crash=False))
+    await finish(world, 2)
+    assert_equals_oracle(world, [*early, late], lost=True)

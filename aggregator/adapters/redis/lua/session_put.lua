@@ -27,6 +27,7 @@
 -- until there is something to count.
 --
 -- Idempotent: a version that :traces holds already, or an older one, changes nothing; all written values are absolute.
+-- Versions go by distinct spans, then by the contents of these (core/state.py), then by replacements.
 -- A trace state lives for trace_life_ms after its last write.  One that was begun later than that after the change that
 -- the session shows does not go on from what is shown: it lacks the spans of before, and nothing of it is taken.  One
 -- begun earlier is rebuilt, after a store has lost it, and is taken once its version is the greater.
@@ -43,7 +44,9 @@ local OPEN, CLOSED = 0, 2
 -- Positions in _s.
 local STATUS, OPENED, SINCE, LAST, ENTRIES, FOLDED, REASON, STARTED, ENDED = 1, 3, 4, 5, 6, 7, 8, 9, 10
 -- Positions in what describes a trace (model.TracePut.packed), one further since unpack_limit puts its offset first.
-local ID, VERSION, CHANGED, BORN, FIRST, T_STARTED, T_ENDED, USE, MODELS = 2, 3, 4, 5, 6, 7, 8, 9, 10
+local ID, VERSION, CHANGED, BORN, FIRST = 2, 3, 7, 8, 9  -- behind VERSION its three contents
+local T_STARTED, T_ENDED, USE, MODELS = 10, 11, 12, 13
+local HEAD = 12
 -- Positions in model.Counts, one further likewise, and the fields that hold the sums; the cost has fields of its own.
 local TRACES, PROMPT, COMPLETION, REPORTED, PRICED, TRUNCATED, USD, NANO = 2, 7, 8, 16, 17, 22, 23, 24
 local COUNTS = 23
@@ -66,7 +69,7 @@ local MODEL_FIELDS = {
 local ALWAYS_READ = 5
 -- Positions in the private part of an entry (model.TracePut), whose times are distances from P_STARTED and whose counts
 -- below zero are as many zeros; and the marker behind it: a quote within JSON text is never bare.
-local P_STARTED, P_CHANGED, P_ENDED, P_COUNTS, P_USERS, P_SERVICES, P_MODELS = 3, 4, 5, 6, 7, 8, 9
+local P_STARTED, P_CHANGED, P_ENDED, P_COUNTS, P_USERS, P_SERVICES, P_MODELS, P_CONTENTS = 3, 4, 5, 6, 7, 8, 9, 11
 local AFTER_PRIVATE = '],"trace_id":"'
 local VERSION_UNIT = 4294967296  -- a version is (distinct spans, replacements)
 local BILLION = 1000000000
@@ -185,6 +188,18 @@ local function version_of(entry)
     spans, replacements = part[1], part[2]
   end
   return spans * VERSION_UNIT + replacements
+end
+
+-- The three contents, none in an entry of before they were kept.
+local function contents_of(entry)
+  local stop = find(entry, AFTER_PRIVATE, 6, true)
+  if stop then
+    local upper, lower, tokens = match(sub(entry, max(6, stop - 64), stop - 1), ',%[(%d+),(%d+),(%d+)%]$')
+    if upper then
+      return {tonumber(upper), tonumber(lower), tonumber(tokens)}
+    end
+  end
+  return private_part(entry)[P_CONTENTS] or {}
 end
 
 local function changed_of(entry)
@@ -570,7 +585,7 @@ end
 
 -- Reads a trace of the item: its values and its counts by the positions above.
 local function read_trace(at)
-  local trace = {unpack_limit(argument, 9, at)}
+  local trace = {unpack_limit(argument, HEAD, at)}
   local counts = {unpack_limit(argument, COUNTS, trace[1])}
   at = counts[1]
   trace[1] = at  -- where its models begin
@@ -612,14 +627,31 @@ local function move(trace, counts, old)
   end
 end
 
+-- How the entry shown, of this version, stands to a trace that is put: below zero where it is the older one.
+-- Replacements are compared last: two states that hold the same spans have had as many only if neither was ever lost.
+local function newer_than(shown, shown_version, trace)
+  local version = trace[VERSION]
+  if floor(shown_version / VERSION_UNIT) == floor(version / VERSION_UNIT) then
+    local contents = contents_of(shown)
+    for index = 1, #contents do
+      local difference = contents[index] - trace[VERSION + index]
+      if difference ~= 0 then
+        return difference
+      end
+    end
+  end
+  return shown_version - version
+end
+
 -- Takes one trace in: its version against the one shown, and what it moves.
 local function take(trace, counts, shown, state, bounds)
   local shown_version = shown and version_of(shown) or 0
-  if shown and shown_version >= trace[VERSION] then
+  local newer = shown and newer_than(shown, shown_version, trace)
+  if newer and newer >= 0 then
     if trace[BORN] > changed_of(shown) + trace_life_ms then
       return TOO_LATE, shown_version
     end
-    return shown_version == trace[VERSION] and SAME or STALE, shown_version
+    return newer == 0 and SAME or STALE, shown_version
   elseif not shown and state[FOLDED] > 0 and trace[FIRST] == 0 and counts[TRACES] > 0 and may_be_folded(trace) then
     return IS_FOLDED, shown_version
   end
