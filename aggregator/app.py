@@ -40,7 +40,7 @@ from aggregator.agreed_clock import AgreedClock
 from aggregator.check import named_topics, output_topics, own_prices, redis_problems
 from aggregator.close import Close, CloseLimits
 from aggregator.core.conventions import Conventions
-from aggregator.core.errors import AggregatorError, ConfigurationError, FatalError
+from aggregator.core.errors import AggregatorError, ConfigurationError, FatalError, StoreUnavailable
 from aggregator.core.fold import Folder
 from aggregator.core.model import Partition
 from aggregator.core.pricing import Pricer
@@ -363,6 +363,11 @@ class _Worker:
 
     async def _check_redis(self) -> None:
         found = await servers(self._redis)
+        for server in found:
+            if (
+                server.is_replica
+            ):  # as any server that takes no writes: waited for, also where a failover comes at start
+                raise StoreUnavailable(f"Redis at {server.address}: a replica, which takes no writes; name the primary")
         problems = [problem for server in found for problem in redis_problems(self._settings.redis, server)]
         if problems:
             raise ConfigurationError("\n".join(problems))

@@ -102,7 +102,7 @@ def redis_problems(redis: RedisSettings, server: Server) -> list[str]:
     if server.cluster != redis.cluster:
         kind, wanted = ("part of a Cluster", "true") if server.cluster else ("single server", "false")
         problems.append(f"AGGREGATOR_REDIS__CLUSTER: this is a {kind}; set it to {wanted}")
-    if server.role not in ("master", ""):
+    if server.is_replica:
         problems.append("AGGREGATOR_REDIS__URL: this is a replica, which takes no writes; name the primary")
     if server.eviction is Eviction.ANYTHING and not redis.allow_eviction:
         problems.append(

@@ -186,6 +186,24 @@ async def test_each_master_tells_when_it_has_forgotten(connections: Connections,
         assert (await progress.read([PARTITION]))[PARTITION][0] == 3
 
 
+async def test_so_it_does_when_that_happens_while_a_partition_is_started(
+    connections: Connections, redis_cluster: Cluster
+) -> None:
+    """Between reading where it has come and writing where it starts, Kafka is asked: there is time for a loss."""
+    for node in redis_cluster.nodes:
+        redis_cluster.flush()
+        progress = RedisProgress(connections, KEYS)
+        await progress.read([PARTITION])
+        await progress.write({PARTITION: Applied(None, 10, None)})
+        assert await progress.read([PARTITION]) == {PARTITION: (10, None)}
+        with node.client() as client:
+            client.flushall()
+        assert await progress.write({PARTITION: Applied(10, 10, None)}) == {PARTITION: None}
+        assert (await progress.read([PARTITION]))[PARTITION][0] is None
+        assert await progress.write({PARTITION: Applied(None, 3, None)}) == {}
+        assert (await progress.read([PARTITION]))[PARTITION][0] == 3
+
+
 async def test_a_master_that_fell_back_holds_its_partitions_back(
     connections: Connections, redis_cluster: Cluster
 ) -> None:

@@ -273,6 +273,23 @@ async def test_a_redis_that_is_away_at_start_is_waited_for(deployment: Pipeline,
 
 
 @one_server
+async def test_a_redis_that_is_a_replica_at_start_is_waited_for(
+    deployment: Pipeline, redis_server: RedisServer
+) -> None:
+    """A failover may be under way; afterwards nothing has to be started again."""
+    with redis_server.client() as client:
+        client.replicaof("127.0.0.1", free_port())
+        try:
+            worker = deployment.worker()
+            await worker.listening()
+            await not_ready(worker, str(redis_server.port), "a replica", "name the primary")
+            assert (await worker.get("/livez")).status == 200
+        finally:
+            client.replicaof("NO", "ONE")
+    await until("the worker is ready", worker.is_ready)
+
+
+@one_server
 async def test_check_tells_what_a_worker_would_find(deployment: Pipeline) -> None:
     good = deployment.command("check")
     nowhere = f"nowhere-{deployment.topic}"

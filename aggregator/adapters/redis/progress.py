@@ -7,7 +7,7 @@ partition has been applied as far as the one that knows least says.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.adapters.redis.calls import Command, Connections, Items
@@ -28,33 +28,39 @@ class RedisProgress:
         self._keys = keys
         self._corrupt = corrupt or CorruptKeys(connections, keys)
         self._witnesses = keys.witnesses() if connections.spread else ()
-        # What was told of a partition when it was read, and what stood in `progress`; until the next write.
-        self._read: dict[Partition, tuple[int | None, int | None]] = {}
+        # What was told of a partition when it was read, and what stood in `progress` and in each witness; until the
+        # next write.
+        self._read: dict[Partition, tuple[int | None, int | None, list[int | None]]] = {}
 
     async def read(self, partitions: Sequence[Partition]) -> Mapping[Partition, tuple[int | None, int | None]]:
         """See `ports.Progress`."""
         offsets = await self._field_values(self._keys.progress, partitions)
         watermarks = await self._field_values(self._keys.watermarks, partitions)
         least = dict(offsets)
+        noted: dict[Partition, list[int | None]] = {who: [] for who in partitions}
         for witness in self._witnesses:
-            for who, noted in (await self._field_values(witness, partitions)).items():
+            for who, offset in (await self._field_values(witness, partitions)).items():
                 known = least[who]
-                least[who] = None if known is None or noted is None else min(known, noted)
-        self._read |= {who: (least[who], offsets[who]) for who in partitions}
+                least[who] = None if known is None or offset is None else min(known, offset)
+                noted[who].append(offset)
+        self._read |= {who: (least[who], offsets[who], noted[who]) for who in partitions}
         return {who: (least[who], watermarks[who]) for who in partitions}
 
     async def write(self, applied: Mapping[Partition, Applied]) -> Mapping[Partition, int | None]:
         """See `ports.Progress`; idempotent: a partition that has our next offset already counts as written.
 
         On a Cluster the hashes are in several slots.  Witnesses are asked first, and where one has forgotten offsets
-        nothing is moved.  A partition that was read just before is being started: its witnesses are told where.
+        nothing is moved.  A partition that was read just before is being started: its witnesses are told where, and
+        one that no longer knows what was read of it has forgotten as well.
         Offsets are moved before watermarks are raised, of those partitions whose offset was.  A crash in between
         leaves a watermark late, which only delays closing until the next write; the other way round it could pass
         records that nobody has applied.
         """
         read = {who: self._read.pop(who) for who in applied if who in self._read}
-        stood = {who: main for who, (told, main) in read.items() if told == applied[who].previous}
-        left = await self._forgotten({who: row for who, row in applied.items() if who not in stood})
+        stood = {who: main for who, (told, main, _) in read.items() if told == applied[who].previous}
+        going = {who: row for who, row in applied.items() if who not in stood}
+        known = {who: ([row.previous] * len(self._witnesses), row.next_offset) for who, row in going.items()}
+        left = await self._refused(await self._note(known))
         apart = self._connections.spread
         beside = "" if apart else self._keys.watermarks
         moving = {who: row for who, row in applied.items() if who not in left}
@@ -78,7 +84,10 @@ class RedisProgress:
                 left[who] = await self._stored(self._keys.progress, who, reply)
         if apart:
             written = {who: row for who, row in moving.items() if who not in left}
-            await self._note({who: row._replace(previous=None) for who, row in written.items() if who in stood})
+            started = {who: (read[who][2], row.next_offset) for who, row in written.items() if who in stood}
+            forgotten = await self._refused(await self._note(started, back=True))
+            left |= forgotten
+            written = {who: row for who, row in written.items() if who not in forgotten}
             await self._run(
                 PROGRESS_WRITE,
                 [self._keys.watermarks] * len(written),
@@ -89,24 +98,34 @@ class RedisProgress:
             )
         return left
 
-    async def _forgotten(self, applied: Mapping[Partition, Applied]) -> dict[Partition, int | None]:
-        """Note next offsets; tells those partitions of which a witness has forgotten what it was told."""
+    async def _note(
+        self, offsets: Mapping[Partition, tuple[Sequence[int | None], int]], *, back: bool = False
+    ) -> list[tuple[Partition, str, Any]]:
+        """Tell each witness the next offset of each partition, given what it must know already, each its own.
+
+        `back` moves it also below that.  Gives what was answered by which.
+        """
+        asked = [
+            (who, witness, previous, following)
+            for who, (known, following) in offsets.items()
+            for witness, previous in zip(self._witnesses, known, strict=True)
+        ]
+        items = [
+            (witness, self._keys.partition_field(who), _text(previous), _text(following), "1" if back else "")
+            for who, witness, previous, following in asked
+        ]
+        replies = await self._run(PROGRESS_WITNESS, [witness for _, witness, _, _ in asked], items)
+        return [(who, witness, reply) for (who, witness, _, _), reply in zip(asked, replies, strict=True)]
+
+    async def _refused(self, answers: Sequence[tuple[Partition, str, Any]]) -> dict[Partition, int | None]:
+        """The partitions of which a witness has forgotten what it was told, with the least that one still knows."""
         forgotten: dict[Partition, int | None] = {}
-        for who, key, reply in await self._note(applied):
+        for who, key, reply in answers:
             if reply != 1:
                 stored = await self._stored(key, who, reply)
                 known = forgotten.get(who, stored)
                 forgotten[who] = None if stored is None or known is None else min(stored, known)
         return forgotten
-
-    async def _note(self, applied: Mapping[Partition, Applied]) -> Collection[tuple[Partition, str, Any]]:
-        noted = [(who, witness) for witness in self._witnesses for who in applied]
-        items = [
-            (key, self._keys.partition_field(who), _text(applied[who].previous), _text(applied[who].next_offset))
-            for who, key in noted
-        ]
-        replies = await self._run(PROGRESS_WITNESS, [key for _, key in noted], items)
-        return [(who, key, reply) for (who, key), reply in zip(noted, replies, strict=True)]
 
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
         """See `ports.Progress`; without any partition there is no watermark."""

@@ -31,6 +31,11 @@ class Server(NamedTuple):
     maxmemory_policy: str
     eviction: Eviction
 
+    @property
+    def is_replica(self) -> bool:
+        """It takes no writes, perhaps only until a failover is over."""
+        return self.role not in ("master", "")
+
 
 async def servers(connections: Connections) -> Sequence[Server]:
     """Ask every server that holds keys; raises `StoreUnavailable` where one does not answer."""
