@@ -198,6 +198,11 @@ class Guard:
         if port == self.replica.port:
             self.master, self.replica = self.replica, self.master
 
+    def failovers(self) -> int:
+        """How often the Sentinels have made another the master."""
+        with self._client(self.sentinels[0], self._own_password) as client:
+            return int(client.sentinel_master("mymaster")["config-epoch"])
+
     @staticmethod
     def _wait(doing: str, look: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 2 * START_TIMEOUT_S

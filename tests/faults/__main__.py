@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.e2e.deliveries import drawn_workloads
@@ -28,6 +29,8 @@ from tests.faults.toxiproxy import Toxiproxy
 async def _main() -> int:
     drawn_workloads()  # before there are threads: it takes seconds, and nobody else may draw at random meanwhile
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the run's own clients, on brokers that it breaks
+    # One that waits for a server keeps its thread; by default there are so few that lanes would wait for each other.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         directory = Path(name)

@@ -19,7 +19,7 @@ from tests.faults.toxiproxy import Proxy, Toxiproxy
 from tests.redis_servers import Cluster, RedisServer, redis_servers_available
 
 _NODE_TIMEOUT_MS: Final = 1500
-_PATIENCE_S: Final = 30.0
+_PATIENCE_S: Final = 120.0  # workers that are to do something may be held up by another fault meanwhile
 
 
 class Clustered(Store):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -16,7 +17,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import OutOfOrderSequenceNumber, UnknownError
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, UnknownError
+from aiokafka.structs import RecordMetadata
 from redis.exceptions import RedisClusterException, RedisError
 
 from tests.e2e.deliveries import PARTITIONS, Delivery
@@ -28,7 +30,7 @@ from tests.faults.stores import Store
 from tests.faults.toxiproxy import Proxy
 
 SESSION_TIMEOUT_S: Final = 3.0
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 180.0  # far more than any fault takes; how long one may take is asserted of those done alone
 _PRODUCER_PATIENCE_MS: Final = 120_000  # a partition may be offline for a minute
 _SLOW_CLOCK_MS: Final = 23 * 3_600_000  # a day, less what spans of the workloads may lie ahead
 
@@ -58,6 +60,7 @@ class Deployment(Pipeline):
         self._began_s = time.monotonic()
         self._closing = AsyncExitStack()
         self._asker: AIOKafkaConsumer | None = None
+        self._asking = threading.Lock()  # a client of a Cluster is not made for two threads at once
 
     def note(self, what: str) -> None:
         """Write down what was done, with the time since the beginning."""
@@ -66,7 +69,7 @@ class Deployment(Pipeline):
     def report(self) -> str:
         """What was done, and the end of what each worker logged."""
         logs = [
-            f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(15)}"
+            f"--- {command.child.name}, exit code {command.child.exit_code()}\n{command.child.log_tail(200)}"
             for command in self.commands
         ]
         return "\n".join([*self.journal, *logs])
@@ -95,7 +98,7 @@ class Deployment(Pipeline):
             shares = [len((await worker.metrics()).series("consumer_lag_records")) for worker in started]
             return min(shares) > 0 and sum(shares) == self.partitions
 
-        await until(f"{count} workers share the partitions", look)
+        await until(f"{count} workers share the partitions", look, timeout_s=_PATIENCE_S)
 
     def seat_in_use(self) -> int:
         """A seat with a worker, by the dice; any, while all workers are dead."""
@@ -169,19 +172,36 @@ class Deployment(Pipeline):
             place = await (await producer.send(self.topic, **sent))
         except (UnknownError, OutOfOrderSequenceNumber):
             # A broker that ends since its disk is full has not written it, and its producer counts on from there.
-            async with self.broker.producer(request_timeout_ms=_PRODUCER_PATIENCE_MS) as spare:
-                place = await spare.send_and_wait(self.topic, **sent)
+            place = await self._append_anew(sent)
         self.sent[place.partition, place.offset] = record
         self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)
+
+    async def _append_anew(self, sent: Mapping[str, Any]) -> RecordMetadata:
+        """By a producer of its own, again and again: the broker may not have ended yet, or not be back."""
+        deadline = time.monotonic() + _PRODUCER_PATIENCE_MS / 1000
+        while True:
+            try:
+                async with self.broker.producer(request_timeout_ms=_PRODUCER_PATIENCE_MS) as spare:
+                    return await spare.send_and_wait(self.topic, **sent)
+            except KafkaError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
 
     # --- how far it has come ---------------------------------------------------------------------------------------
 
     def progress(self) -> dict[int, int]:
         """As in `Pipeline`; nothing while Redis does not answer, for which this waits: not in the event loop."""
         try:
-            return super().progress()
+            with self._asking:
+                return super().progress()
         except (RedisError, RedisClusterException):
             return {}
+
+    def session_keys(self) -> set[str]:
+        """As in `Pipeline`; not in the event loop, for the same reason."""
+        with self._asking:
+            return super().session_keys()
 
     def look_again(self) -> None:
         """After a failover: look at the server that is the master now."""

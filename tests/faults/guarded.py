@@ -44,6 +44,9 @@ class Guarded(Store):
         self.guard.look_again()
         return [self.guard.master]
 
+    def failed_over(self) -> bool:
+        return self.guard.failovers() > 0
+
     async def fail_over(self, *, behind_s: float) -> None:
         """Kill the master once its replica has missed the writes of so many seconds; the Sentinels do the rest."""
         await asyncio.to_thread(self.guard.look_again)
@@ -84,7 +87,14 @@ async def guarded(proxies: Toxiproxy, *, seats: int = SEATS) -> AsyncIterator[Gu
 _NAME = "Sentinels fail over to a replica that misses the last writes"
 
 
-@fault(_NAME, "redis", "partitions are read again from where the replica had come", forgets=True, stores=["guarded"])
+@fault(
+    _NAME,
+    "redis",
+    "partitions are read again from where the replica had come",
+    forgets=True,
+    stores=["guarded"],
+    within_s=30.0,
+)
 async def sentinels_fail_over(deployment: Deployment) -> None:
     """The replica has missed up to a second; workers ask the Sentinels who is the master."""
     store = deployment.store

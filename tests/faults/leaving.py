@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from tests.e2e.waiting import until
@@ -18,7 +19,7 @@ from tests.faults.toxiproxy import Proxy
 _SERVERS: Final = ("Kafka", "Redis", "both")
 _HOWS: Final = ("refused", "unheard", "unanswered")
 GRACE_S: Final = 6.0
-_MORE_S: Final = 10.0  # until a worker that does not end is killed, and the test fails
+_MORE_S: Final = 30.0  # until a worker that does not end is killed, and the test fails
 
 
 def away(made: Deployment, servers: str) -> Sequence[Proxy]:
@@ -40,12 +41,15 @@ async def lose(ways: Sequence[Proxy], how: str) -> None:
 
 
 async def assert_leaves_in_time(worker: Worker) -> None:
-    """It ends with 0 within its grace period."""
-    began_s = time.monotonic()
+    """It ends with 0 within its grace period, by its own log: this process may be too busy to see it end at once."""
     code = await worker.child.stop(grace_s=GRACE_S + _MORE_S)
-    took_s = time.monotonic() - began_s
     assert code == 0, worker.output
-    assert took_s < GRACE_S, worker.output
+    told, ended = (
+        datetime.fromisoformat(line["timestamp"])
+        for name in ("worker_stopping", "worker_stopped")
+        for line in worker.events(name)
+    )
+    assert (ended - told).total_seconds() < GRACE_S, worker.output
     assert "Traceback" not in worker.output
 
 

@@ -34,7 +34,10 @@ class Lag:
         """Look until cancelled."""
         moved_s: dict[int, tuple[int, float]] = {}
         while True:
+            await asyncio.sleep(0.1)
             applied = await asyncio.to_thread(self._made.progress)
+            if not applied:
+                continue  # Redis did not answer in time, which says nothing of how far they are
             now_s = time.monotonic()
             behind = {number: end - applied.get(number, 0) for number, end in self._made.ends.items()}
             self.most_s = max(self.most_s, sum(behind.values()) / self._rate)
@@ -44,7 +47,6 @@ class Lag:
                     moved_s[number] = (applied.get(number, 0), now_s)
                 else:
                     self.longest_standstill_s = max(self.longest_standstill_s, now_s - since_s)
-            await asyncio.sleep(0.1)
 
 
 def start(made: Deployment, seat: int, *, static: bool) -> None:

@@ -53,6 +53,10 @@ class Store(ABC):
     def masters(self) -> list[RedisServer]:
         """The servers that hold keys just now."""
 
+    def failed_over(self) -> bool:
+        """Whether another server has become the master by itself, and writes may be lost that no fault was to lose."""
+        return False
+
     async def pause(self, seconds: float) -> None:
         """Let all servers hang, with their connections open."""
         servers = self.masters()
