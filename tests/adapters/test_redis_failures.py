@@ -17,9 +17,10 @@ from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.errors import ConfigurationError, OtherVersion, StoreRefused, StoreUnavailable
 from aggregator.core.state import stamp_of
+from aggregator.embedded.process import free_port
 from aggregator.ports import ClaimOutcome, PutOutcome, SessionPut, StoredTrace, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
-from tests.redis_servers import RedisServer, free_port
+from tests.redis_servers import RedisServer
 
 KEYS = Keys()
 S, OTHER = ref("s-1"), ref("s-2")
