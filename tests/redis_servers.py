@@ -398,5 +398,7 @@ def _is_session(key: str, prefix: str) -> bool:
 
 def _is_live(client: Any, key: str) -> bool:
     status = client.hget(key, "status")
+    if status is None and not client.exists(key):
+        return False  # it has expired since it was found
     assert status in (b"open", b"closing", b"closed"), f"{key} has status {status}"
     return bool(status != b"closed")

@@ -174,7 +174,7 @@ async def test_a_busy_server_times_out_and_its_late_answer_reaches_nobody(redis_
     traces = RedisTraces(connections, KEYS)
     assert await traces.store([write(1)]) == [None]
     with redis_server.client() as client:
-        client.execute_command("CLIENT", "PAUSE", 900)
+        client.execute_command("CLIENT", "PAUSE", 3000)
         with pytest.raises(StoreUnavailable):
             await traces.store([write(1, b"other")])
         client.execute_command("CLIENT", "UNPAUSE")
@@ -186,7 +186,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind(connections: Connections
     traces = RedisTraces(connections, KEYS)
     await traces.store([write(1), write(2, b"two")])
     with redis_server.client() as client:
-        client.execute_command("CLIENT", "PAUSE", 500, "ALL")
+        client.execute_command("CLIENT", "PAUSE", 2000, "ALL")
         task = asyncio.create_task(traces.load([trace_id(1)] * 50))
         await asyncio.sleep(0.05)
         task.cancel()

@@ -27,7 +27,8 @@ SERVERS, SENTINELS = "of-servers", "of-sentinels"
 @pytest.fixture
 def guard() -> Iterator[Guard]:
     program = next(iter(redis_servers_available().values()))
-    made = Guard(program, sentinels=2, password=SERVERS, own_password=SENTINELS)
+    # Two Sentinels may each vote for itself; then they try again after twice this time.
+    made = Guard(program, sentinels=2, password=SERVERS, own_password=SENTINELS, failover_timeout_s=3)
     yield made
     made.remove()
 
