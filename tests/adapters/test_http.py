@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -91,7 +92,8 @@ async def test_a_request_that_is_too_large_is_refused(server: HttpServer) -> Non
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")
     answer = await asyncio.wait_for(reader.read(4096), timeout=5)
     writer.close()
-    await writer.wait_closed()
+    with suppress(ConnectionError):  # the server need not read the rest of it
+        await writer.wait_closed()
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
     assert b"aiohttp" not in answer
 

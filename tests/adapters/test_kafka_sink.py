@@ -187,7 +187,7 @@ async def test_two_users_of_one_producer_outlive_a_refusal(apache_kafka: Broker)
 async def test_nothing_acknowledged_in_time_is_transient() -> None:
     async with (
         EmbeddedBroker(topics={"t": 1}) as broker,
-        producing(broker.bootstrap_servers, delivery_timeout_s=1) as producer,
+        producing(broker.bootstrap_servers, delivery_timeout_s=5) as producer,
     ):
         assert not producer.idempotent, "the embedded broker has no producer ids"
         assert await producer.send([Message("t", b"k", b"v", ())]) == []
@@ -197,7 +197,7 @@ async def test_nothing_acknowledged_in_time_is_transient() -> None:
 
 
 async def test_an_idempotent_producer_gives_up_waiting_too(apache_kafka: Broker) -> None:
-    async with producing(apache_kafka.bootstrap_servers, delivery_timeout_s=1) as producer:
+    async with producing(apache_kafka.bootstrap_servers, delivery_timeout_s=5) as producer:
         with pytest.raises(BrokerUnavailable):
             await producer.send([Message("no-such-topic", b"k", b"v", ())])
 

@@ -37,7 +37,7 @@ def sessions_on(connections: Connections) -> RedisSessions:
         KEYS,
         idle_timeout_ms=10,
         max_duration_ms=1000,
-        retention_ms=1000,
+        retention_ms=60_000,
         max_session_traces=10,
         trace_life_ms=88_200_000,
     )
@@ -77,7 +77,8 @@ class Move:
                 client.flushall()
         with self.source.client() as source:
             home = self._id(source)
-        for node in (self.source, self.target, *self.others):
+        # The source last: a node that still takes the target for the owner would have its word taken for newer.
+        for node in (self.target, *self.others, self.source):
             with node.client() as client:
                 self._setslot(client, "NODE", home)
 

@@ -17,9 +17,10 @@ from aggregator.adapters.redis.sessions import RedisSessions
 from aggregator.adapters.redis.traces import RedisTraces
 from aggregator.core.errors import ConfigurationError, OtherVersion, StoreRefused, StoreUnavailable
 from aggregator.core.state import stamp_of
+from aggregator.embedded.process import free_port
 from aggregator.ports import ClaimOutcome, PutOutcome, SessionPut, StoredTrace, TraceWrite
 from tests.contract.builders import T0_MS, ref, trace_id, trace_put
-from tests.redis_servers import RedisServer, free_port
+from tests.redis_servers import RedisServer
 
 KEYS = Keys()
 S, OTHER = ref("s-1"), ref("s-2")
@@ -173,7 +174,7 @@ async def test_a_busy_server_times_out_and_its_late_answer_reaches_nobody(redis_
     traces = RedisTraces(connections, KEYS)
     assert await traces.store([write(1)]) == [None]
     with redis_server.client() as client:
-        client.execute_command("CLIENT", "PAUSE", 900)
+        client.execute_command("CLIENT", "PAUSE", 3000)
         with pytest.raises(StoreUnavailable):
             await traces.store([write(1, b"other")])
         client.execute_command("CLIENT", "UNPAUSE")
@@ -185,7 +186,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind(connections: Connections
     traces = RedisTraces(connections, KEYS)
     await traces.store([write(1), write(2, b"two")])
     with redis_server.client() as client:
-        client.execute_command("CLIENT", "PAUSE", 500, "ALL")
+        client.execute_command("CLIENT", "PAUSE", 2000, "ALL")
         task = asyncio.create_task(traces.load([trace_id(1)] * 50))
         await asyncio.sleep(0.05)
         task.cancel()

@@ -14,10 +14,11 @@ from aggregator.adapters.redis.servers import servers
 from aggregator.check import check
 from aggregator.core.errors import ConfigurationError, StoreUnavailable
 from aggregator.core.model import Partition
+from aggregator.embedded.process import free_port
 from aggregator.ports import Applied
 from aggregator.settings import load_settings
 from tests.e2e.waiting import until
-from tests.redis_servers import Guard, free_port, redis_servers_available
+from tests.redis_servers import Guard, redis_servers_available
 
 P = Partition("otlp_spans", 0)
 SERVERS, SENTINELS = "of-servers", "of-sentinels"
@@ -26,7 +27,8 @@ SERVERS, SENTINELS = "of-servers", "of-sentinels"
 @pytest.fixture
 def guard() -> Iterator[Guard]:
     program = next(iter(redis_servers_available().values()))
-    made = Guard(program, sentinels=2, password=SERVERS, own_password=SENTINELS)
+    # Two Sentinels may each vote for itself; then they try again after twice this time.
+    made = Guard(program, sentinels=2, password=SERVERS, own_password=SENTINELS, failover_timeout_s=3)
     yield made
     made.remove()
 

@@ -153,15 +153,15 @@ async def test_open_sessions_are_those_of_the_deadline_index(stores: Stores) -> 
 async def test_what_expires_is_looked_at_when_it_is_gone(stores: Stores) -> None:
     """With real keys: a closed session lives for its retention, and its look comes then."""
     await put(stores, ref())
-    stores.client.pexpire(stores.keys.session(ref()).session, 5000)
+    stores.client.pexpire(stores.keys.session(ref()).session, 60_000)
     for key in stores.keys.session(ref())[1:]:
-        stores.client.pexpire(key, 5000)
+        stores.client.pexpire(key, 60_000)
     await stores.index.write([ref()], now_ms=T0_MS)
-    assert await stores.index.due(ALL, now_ms=T0_MS + 4000, limit=10) == []
-    entries = await stores.index.due(ALL, now_ms=T0_MS + 5010, limit=10)
+    assert await stores.index.due(ALL, now_ms=T0_MS + 50_000, limit=10) == []
+    entries = await stores.index.due(ALL, now_ms=T0_MS + 60_010, limit=10)
     assert entries == [LookedAt(ref(), "ada")]
     stores.client.delete(*stores.keys.session(ref()))
-    await stores.index.look(entries, now_ms=T0_MS + 5010)
+    await stores.index.look(entries, now_ms=T0_MS + 60_010)
     assert not list(stores.client.scan_iter("agg:index:*")) + list(stores.client.scan_iter("agg:user:*"))
     assert_whole(stores)
 

@@ -18,6 +18,8 @@ TESTS: Final = sorted((ROOT / "deploy/prometheus/tests").glob("*.yaml"))
 RUNBOOK: Final = ROOT / "docs/runbook.md"
 QUESTIONS: Final = ("What it means", "What users see", "How to look", "What to do", "When it is over")
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(autouse=True, scope="module")
 def promtool() -> None:

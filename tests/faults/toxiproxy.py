@@ -119,14 +119,13 @@ class Toxiproxy:
         return True
 
     async def proxy(self, name: str, port: int) -> Proxy:
-        """A new proxy for the server on that port, on a port of its own choice."""
+        """A new proxy for the server on that port, on a port that it keeps when it is enabled again."""
         self._made += 1
         unique = f"{name}-{self._made}"
-        wanted = {"name": unique, "listen": f"{LOCALHOST}:0", "upstream": f"{LOCALHOST}:{port}", "enabled": True}
-        about = await self.ask("POST", "/proxies", wanted)
-        # With port 0 it would listen elsewhere each time that it is enabled again.
-        await self.ask("POST", f"/proxies/{unique}", {"listen": about["listen"]})
-        return Proxy(self, unique, int(about["listen"].rsplit(":", 1)[1]), port)
+        own = free_port()
+        listen, upstream = f"{LOCALHOST}:{own}", f"{LOCALHOST}:{port}"
+        await self.ask("POST", "/proxies", {"name": unique, "listen": listen, "upstream": upstream, "enabled": True})
+        return Proxy(self, unique, own, port)
 
     async def remove(self, proxy: Proxy) -> None:
         """Take a proxy away."""

@@ -140,7 +140,9 @@ async def test_in_a_backlog_they_are_written_less_often(monkeypatch: pytest.Monk
     await asyncio.sleep(0.1)
     assert shown(world).listed == {}
     world.clock.time_ms += 30_000
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        while not shown(world).listed:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
     assert set(shown(world).listed) == {S}
     worker.indexing.stop()
     await running
