@@ -23,6 +23,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBase, _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c
+from structlog.testing import capture_logs
 
 from aggregator.adapters.kafka import source
 from aggregator.adapters.kafka.consumer import SourceOptions
@@ -197,7 +198,7 @@ async def test_the_head_of_an_idle_partition_moves_and_that_of_a_paused_one_does
         assert reader.source.heads()[partition].end_offset == reader.source.positions()[partition] == 2
 
         reader.source.pause()
-        await reader.source.fetch(max_records=1, timeout_s=0.7)  # the answer under way still counts
+        await reader.source.fetch(max_records=1, timeout_s=3)  # the answer under way still counts
         at_pause = reader.source.heads()[partition]
         await produce(kafka_broker, topic, b"c")
         assert (await reader.source.fetch(max_records=1, timeout_s=1)).records == {}
@@ -211,14 +212,14 @@ async def test_the_head_of_an_idle_partition_moves_and_that_of_a_paused_one_does
 async def test_an_answer_that_lay_unread_does_not_move_time(
     kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "_PROMPT_ANSWER_MS", 1_000)
+    monkeypatch.setattr(source, "_PROMPT_ANSWER_MS", 3_000)
     topic = await kafka_broker.create_topic()
     partition = Partition(topic, 0)
     async with reading(kafka_broker, topics=[topic], fetch_wait_ms=600, session_timeout_ms=30_000) as reader:
         await reader.until(lambda: partition in reader.source.heads())
         await asyncio.sleep(0.3)  # the next request is with the broker now
         before = reader.source.heads()[partition]
-        time.sleep(2)  # noqa: ASYNC251 - stands for a process that is suspended
+        time.sleep(5)  # noqa: ASYNC251 - stands for a process that is suspended
         suspended_until_ms = time.time() * 1000
         seen: list[int] = []
         while not seen or seen[-1] == before.polled_ms:
@@ -401,10 +402,10 @@ async def test_a_rebalance_while_paused_stays_paused(kafka_broker: Broker) -> No
 
 async def test_a_paused_member_stays_in_the_group(kafka_broker: Broker) -> None:
     topic = await kafka_broker.create_topic()
-    async with reading(kafka_broker, topics=[topic], session_timeout_ms=2_000) as reader:
+    async with reading(kafka_broker, topics=[topic], session_timeout_ms=6_000) as reader:
         await reader.joined()
         reader.source.pause()
-        until = time.monotonic() + 4
+        until = time.monotonic() + 8
         while time.monotonic() < until:
             await reader.source.fetch(max_records=1, timeout_s=1)
         assert [what for what, _ in reader.listener.told] == ["assigned"]
@@ -416,9 +417,9 @@ async def test_a_member_that_was_thrown_out_commits_nothing_and_comes_back(apach
     topic = await apache_kafka.create_topic()
     partition = Partition(topic, 0)
     await produce(apache_kafka, topic, b"a")
-    async with reading(apache_kafka, topics=[topic], session_timeout_ms=1_000) as reader:
+    async with reading(apache_kafka, topics=[topic], session_timeout_ms=3_000) as reader:
         await reader.read(1)
-        time.sleep(2)  # noqa: ASYNC251 - no heartbeat goes out
+        time.sleep(6)  # noqa: ASYNC251 - no heartbeat goes out
         await reader.source.commit({partition: 1})
         assert await reader.source.committed([partition]) == {}
         assert values(await reader.read(1)) == [b"a"], "what was not committed comes again"
@@ -580,7 +581,7 @@ async def test_records_that_expired_unread_are_reported(apache_kafka: Broker) ->
 async def test_brokers_that_do_not_answer_do_not_move_time(apache_kafka: Broker) -> None:
     topic = await apache_kafka.create_topic()
     partition = Partition(topic, 0)
-    async with reading(apache_kafka, topics=[topic], ask_timeout_s=1) as reader:
+    async with reading(apache_kafka, topics=[topic], ask_timeout_s=1, session_timeout_ms=30_000) as reader:
         await reader.until(lambda: partition in reader.source.heads())
         os.kill(apache_kafka.pid, signal.SIGSTOP)
         try:
@@ -624,9 +625,9 @@ async def test_a_cluster_that_creates_topics_is_given_time_to() -> None:
         try:
             assert {partition.topic for partition in await asking.input_partitions()} == {"made-by-asking"}
         finally:
-            began = time.monotonic()
-            await asking.close()  # joining takes five seconds there
-            assert time.monotonic() - began < 4.5
+            with capture_logs() as said:
+                await asking.close()  # joining takes five seconds there, and is not waited for
+            assert [line["event"] for line in said] == ["group_not_left"]
 
 
 async def test_a_missing_topic_names_the_setting_and_the_remedy(apache_kafka: Broker) -> None:

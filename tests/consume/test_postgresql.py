@@ -35,7 +35,7 @@ COLUMNS: Final = (
 PROGRAM: Final = """
 import asyncio, sys
 from tests.consume.consumers.to_postgresql import consume
-asyncio.run(consume(*sys.argv[1:], session_timeout_ms=1500, heartbeat_interval_ms=300))
+asyncio.run(consume(*sys.argv[1:], session_timeout_ms=6000, heartbeat_interval_ms=300))
 """
 """With a session time-out that does not make each test wait long for the group to notice a dead member."""
 

@@ -172,7 +172,8 @@ JOBS: Final = {"overview": "session-aggregator", "sessions": "session-aggregator
 @pytest.mark.parametrize(("board", "panel", "query"), list(queries()), ids=[f"{b}-{p}" for b, p, _ in queries()])
 def test_every_panel_has_data(loaded: Prometheus, board: str, panel: str, query: str) -> None:
     assert '{job="$job"' in query, "another job's series would be mixed in"
-    assert loaded.values(query.replace("$job", JOBS[board]).replace("$__rate_interval", "15s")), panel
+    rate_interval = "30s" if board == "kafka" else "15s"  # a busy machine may miss a scrape of the broker or two
+    assert loaded.values(query.replace("$job", JOBS[board]).replace("$__rate_interval", rate_interval)), panel
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)

@@ -67,7 +67,7 @@ class Pipeline:
             "KAFKA__GROUP_ID": f"{self.topic}-group",
             "KAFKA__SUMMARY_TOPIC": self.summary_topic,
             "KAFKA__DEAD_LETTER_TOPIC": self.dead_letter_topic,
-            "KAFKA__SESSION_TIMEOUT_MS": "3000",
+            "KAFKA__SESSION_TIMEOUT_MS": "10000",  # one that is thrown out on a busy machine publishes twice
             "REDIS__URL": self.place.url,
             "REDIS__CLUSTER": str(isinstance(self.place, Cluster)).lower(),
             "REDIS__TIMEOUT_S": "1",

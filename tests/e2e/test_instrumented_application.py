@@ -116,7 +116,7 @@ async def test_a_traced_application_is_seen_live_and_then_summarised_with_what_i
     kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
-        await deployment.workers(1, SESSION__IDLE_TIMEOUT_S="4", PRICING__ENABLED="true")
+        await deployment.workers(1, SESSION__IDLE_TIMEOUT_S="10", PRICING__ENABLED="true")
         async with (
             OpenAIStub(Bill()) as api,
             OtlpHttpReceiver(deployment.send_bytes, port=0) as receiver,

@@ -96,7 +96,7 @@ async def not_ready(worker: Worker, *words: str) -> str:
 
 @one_server
 async def test_metrics_count_what_really_happened(deployment: Pipeline) -> None:
-    (worker,) = await deployment.workers(1)
+    (worker,) = await deployment.workers(1, REDIS__TIMEOUT_S="10")  # on a busy machine nothing is to be tried again
     now_ms = round(time.time() * 1000)
     two = joined([known_trace(1, now_ms, session="a"), known_trace(2, now_ms, session="b", spans=3)])
     bad = joined([record([span(9, trace=0)]), known_trace(3, now_ms, session="a", spans=1)])
@@ -104,6 +104,11 @@ async def test_metrics_count_what_really_happened(deployment: Pipeline) -> None:
     sent = [to_protobuf(two), to_json(two), to_protobuf(bad), to_protobuf(odd), b"{", b"\xff", b"\xff", b"{}"]
     await deployment.send_bytes(*sent)
     await deployment.wait_closed()
+
+    async def shows_none_open() -> bool:
+        return (await worker.metrics()).value("open_sessions") == 0
+
+    await until("the round after the last has counted the open sessions", shows_none_open)
     assert (await worker.get("/livez")) == (await worker.get("/readyz")) == (200, "ok\n")
     found = await worker.metrics()
     outcomes = {name: found.value("records_total", topic=deployment.topic, outcome=name) for name in RECORDS}
@@ -191,15 +196,15 @@ async def test_a_worker_ends_in_time_and_with_0_also_while_kafka_hangs(
     deployment: Pipeline, redis_server: RedisServer, redis_too: bool
 ) -> None:
     """`tests/faults/leaving.py` has the other ways in which servers can be away."""
-    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="3")
+    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="8")
     await deployment.send_bytes(to_protobuf(known_trace(1, round(time.time() * 1000), session="s")))
     with ExitStack() as stack:
         stack.enter_context(hanging(deployment.broker.pid))
         if redis_too:
             stack.enter_context(suspended(redis_server))
         began_s = time.monotonic()
-        assert await worker.terminate() == 0
-        assert time.monotonic() - began_s < 3
+        assert await worker.child.stop(grace_s=20) == 0
+        assert time.monotonic() - began_s < 8
 
 
 # --- starting --------------------------------------------------------------------------------------------------------

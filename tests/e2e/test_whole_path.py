@@ -77,14 +77,16 @@ async def test_a_worker_killed_midway_and_its_heir_make_what_the_oracle_says(
     kafka_broker: Broker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
-        doomed, survivor = await deployment.workers(2)
+        doomed, survivor = await deployment.workers(2, KAFKA__SESSION_TIMEOUT_MS="3000")
         share = await share_of(doomed)
         records = records_of_today(seed=3)
-        sending = asyncio.create_task(deployment.send(records))
+        half = len(records) // 2
+        sending = asyncio.create_task(deployment.send(records[:half]))
         await deployment.wait_applied(len(records) // 3)
+        more = asyncio.create_task(deployment.send(records[half:]))  # however fast it was, something is left to do
         await doomed.kill()
         applied = deployment.progress()
-        await sending
+        await asyncio.gather(sending, more)
         behind = [partition for partition in share if applied.get(partition, 0) < deployment.ends[partition]]
         assert behind, "it had nothing left to do when it was killed"
         (heir,) = await deployment.workers(1, beside=[survivor])

@@ -218,10 +218,10 @@ async def test_a_summary_that_is_under_way_comes_before_what_takes_it_back(
         "AGGREGATOR_KAFKA__SUMMARY_TOPIC": topic,
     }
     arguments = ["sessions", "erase", "a", "--yes", *HOLD]
-    running = asyncio.create_task(asyncio.to_thread(invoked, arguments, shop.environ | kafka))
-    while shop.plain.exists(KEYS.session(ref).session):  # noqa: ASYNC110 - Redis tells nobody
-        await asyncio.sleep(0.01)
     async with kafka_broker.producer() as producer:
+        running = asyncio.create_task(asyncio.to_thread(invoked, arguments, shop.environ | kafka))
+        while shop.plain.exists(KEYS.session(ref).session):  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
         await producer.send_and_wait(topic, b"{}", key=b"demo/a")
     assert await shop.stores.sessions.settle([(ref, claim.rollup.revision)]) == [False]
     assert (await running)[0] == 0
