@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aggregator.adapters.redis.keys import Keys
 from aggregator.core.model import SessionRef
-from aggregator.core.naming import decode_ref, percent_decode, percent_encode
+from aggregator.core.naming import decode_ref, percent_encode
 from aggregator.ports import IndexOrder
 from tests.fake_index import Listed, expected_scores
 
@@ -67,7 +67,7 @@ def assert_indexes_show_sessions(client: Any, keys: Keys, *, looked: bool = True
         found = {key: members for key, members in found.items() if members}
         records -= former
     if forgotten:
-        found = _without_former(found, wanted, set(expected), keys)
+        found = _without_former(found, wanted, keys)
     _assert_same({key: set(found.pop(key, {})) for key in changed}, changed)
     _assert_same(found, wanted)
     _assert_same({"indexed": records}, {"indexed": entries})
@@ -76,18 +76,14 @@ def assert_indexes_show_sessions(client: Any, keys: Keys, *, looked: bool = True
 
 
 def _without_former(
-    found: Mapping[str, Mapping[str, float]], wanted: Mapping[str, object], known: Collection[SessionRef], keys: Keys
+    found: Mapping[str, Mapping[str, float]], wanted: Mapping[str, object], keys: Keys
 ) -> dict[str, dict[str, float]]:
-    """The indexes without what stands under another user than its session shows."""
+    """The indexes without what stands under a user whom its session does not show, or shows no longer."""
     right = dict[str, dict[str, float]]()
     for key, members in found.items():
         place = keys.user_place(key.encode())
         shown: Any = wanted.get(key, {})
-        kept = {
-            member: score
-            for member, score in members.items()
-            if place is None or member in shown or SessionRef(place[0], percent_decode(member)) not in known
-        }
+        kept = {member: score for member, score in members.items() if place is None or member in shown}
         if kept:
             right[key] = kept
     return right
