@@ -1,4 +1,4 @@
-"""What a trace put says, read from its bytes by a MessagePack and a JSON of others."""
+"""Puts of traces, and what they say, read from their bytes by a MessagePack and a JSON of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
-from aggregator.core.model import Counts, FirstUse, TracePut
+from aggregator.core.model import Counts, FirstUse, TracePut, TraceRollup
+from aggregator.core.put import trace_put
 
 
 class ReadPut(NamedTuple):
@@ -26,6 +27,21 @@ class ReadPut(NamedTuple):
     services: list[str]
     models: dict[str, list[int]]
     entry: str
+
+
+def plain_put(rollup: TraceRollup, trace_id: bytes = bytes(range(16))) -> TracePut:
+    """A rollup on its way, where only the figures matter."""
+    return trace_put(
+        rollup,
+        trace_id=trace_id,
+        version=1,
+        contents=(0, 0, 0),
+        changed_ms=1,
+        born_ms=1,
+        first=True,
+        conflicting=False,
+        truncated=False,
+    )
 
 
 def read_put(put: TracePut) -> ReadPut:

@@ -12,11 +12,12 @@ import pytest
 from aggregator.adapters.redis.connections import connect
 from aggregator.adapters.redis.keys import Keys
 from aggregator.core.model import ModelUsage, TraceRollup
-from aggregator.core.put import MOST_MODELS, OTHER_MODELS, trace_put
+from aggregator.core.put import MOST_MODELS, OTHER_MODELS
 from aggregator.core.summary import summary
 from aggregator.ports import SessionPut
 from tests.contract import builders
 from tests.contract.conftest import IDLE_MS, Stores, redis_stores
+from tests.puts import plain_put
 from tests.redis_servers import RedisServer, redis_servers_available
 
 REF = builders.ref("s")
@@ -97,17 +98,7 @@ def test_a_trace_names_so_many_and_says_that_there_are_more() -> None:
         usage.calls, usage.cost_nano = 1, 900_000_000
     rollup = TraceRollup()
     rollup.models = models
-    made = trace_put(
-        rollup,
-        trace_id=bytes(16),
-        version=2**32,
-        contents=(0, 0, 0),
-        changed_ms=1,
-        born_ms=1,
-        first=True,
-        conflicting=False,
-        truncated=False,
-    )
+    made = plain_put(rollup)
     private = json.loads(made.entry)["_"]
     (named,) = [part for part in private if isinstance(part, dict)]
     assert sorted(named) == sorted([*(f"m-{n:03d}" for n in range(MOST_MODELS)), OTHER_MODELS])

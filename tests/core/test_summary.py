@@ -23,7 +23,7 @@ from aggregator.core.model import (
 from aggregator.core.put import private_json, tombstone, trace_put
 from aggregator.core.summary import cost_source, cost_text, rfc3339, summary
 from tests.core.trees import figures_of, llm
-from tests.puts import read_put
+from tests.puts import plain_put, read_put
 from tests.summaries import check_summary
 
 TRACE = bytes(range(16))
@@ -111,17 +111,7 @@ def test_a_trace_travels_with_its_entry() -> None:
 def test_what_is_unknown_is_null(started_us: int, ended_us: int) -> None:
     rollup = TraceRollup()
     rollup.started_us, rollup.ended_us = started_us, ended_us
-    put = trace_put(
-        rollup,
-        trace_id=TRACE,
-        version=1,
-        contents=(0, 0, 0),
-        changed_ms=1,
-        born_ms=1,
-        first=False,
-        conflicting=False,
-        truncated=False,
-    )
+    put = plain_put(rollup)
     entry = json.loads(put.entry)
     assert (entry["started_at"] is None, entry["ended_at"] is None) == (not started_us, not ended_us)
     assert entry["duration_ms"] is None
@@ -172,19 +162,7 @@ def test_where_a_cost_is_from(reported: int, priced: int, source: str) -> None:
 
 
 def session_rollup(**changes: object) -> SessionRollup:
-    entry = json.loads(
-        trace_put(
-            trace_rollup(),
-            trace_id=TRACE,
-            version=1,
-            contents=(0, 0, 0),
-            changed_ms=1,
-            born_ms=1,
-            first=True,
-            conflicting=False,
-            truncated=False,
-        ).entry
-    )
+    entry = json.loads(plain_put(trace_rollup()).entry)
     late = entry | {"trace_id": "a" * 32, "started_at": None, "ended_at": None, "duration_ms": None}
     twin = entry | {"trace_id": "0" * 32}
     fields: dict[str, object] = {
@@ -250,36 +228,14 @@ def stored_entry(
 ) -> dict[str, object]:
     """The entry of a trace of one call of a scope, as it is read back."""
     call = llm(number, None, 10, 5, at=starts, lasts=lasts, scope=scope, cost=cost, model="priced")
-    put = trace_put(
-        figures_of([call]),
-        trace_id=number.to_bytes(16, "big"),
-        version=1,
-        contents=(0, 0, 0),
-        changed_ms=1,
-        born_ms=1,
-        first=True,
-        conflicting=False,
-        truncated=False,
-    )
+    put = plain_put(figures_of([call]), number.to_bytes(16, "big"))
     entry: dict[str, object] = json.loads(put.entry)
     return entry
 
 
 def test_traces_say_where_their_cost_is_from() -> None:
     both = figures_of([llm(1, None, 10, 5, cost=7), llm(2, None, 10, 5, model="priced")])
-    mixed = json.loads(
-        trace_put(
-            both,
-            trace_id=TRACE,
-            version=1,
-            contents=(0, 0, 0),
-            changed_ms=1,
-            born_ms=1,
-            first=True,
-            conflicting=False,
-            truncated=False,
-        ).entry
-    )
+    mixed = json.loads(plain_put(both).entry)
     entries = [stored_entry(1, scope="a", cost=7), stored_entry(2, scope="a", starts=1), mixed]
     document = summary(session_rollup(trace_entries=entries))
     check_summary(document)

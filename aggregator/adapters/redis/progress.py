@@ -60,7 +60,7 @@ class RedisProgress:
         stood = {who: main for who, (told, main, _) in read.items() if told == applied[who].previous}
         going = {who: row for who, row in applied.items() if who not in stood}
         known = {who: ([row.previous] * len(self._witnesses), row.next_offset) for who, row in going.items()}
-        left = await self._refused(await self._note(known))
+        left = await self._note(known)
         apart = self._connections.spread
         beside = "" if apart else self._keys.watermarks
         moving = {who: row for who, row in applied.items() if who not in left}
@@ -85,7 +85,7 @@ class RedisProgress:
         if apart:
             written = {who: row for who, row in moving.items() if who not in left}
             started = {who: (read[who][2], row.next_offset) for who, row in written.items() if who in stood}
-            forgotten = await self._refused(await self._note(started, back=True))
+            forgotten = await self._note(started, back=True)
             left |= forgotten
             written = {who: row for who, row in written.items() if who not in forgotten}
             await self._run(
@@ -100,10 +100,11 @@ class RedisProgress:
 
     async def _note(
         self, offsets: Mapping[Partition, tuple[Sequence[int | None], int]], *, back: bool = False
-    ) -> list[tuple[Partition, str, Any]]:
+    ) -> dict[Partition, int | None]:
         """Tell each witness the next offset of each partition, given what it must know already, each its own.
 
-        `back` moves it also below that.  Gives what was answered by which.
+        `back` moves it also below that.  Gives the partitions of which a witness has forgotten what it was told, with
+        the least that one still knows.
         """
         asked = [
             (who, witness, previous, following)
@@ -115,16 +116,12 @@ class RedisProgress:
             for who, witness, previous, following in asked
         ]
         replies = await self._run(PROGRESS_WITNESS, [witness for _, witness, _, _ in asked], items)
-        return [(who, witness, reply) for (who, witness, _, _), reply in zip(asked, replies, strict=True)]
-
-    async def _refused(self, answers: Sequence[tuple[Partition, str, Any]]) -> dict[Partition, int | None]:
-        """The partitions of which a witness has forgotten what it was told, with the least that one still knows."""
         forgotten: dict[Partition, int | None] = {}
-        for who, key, reply in answers:
+        for (who, witness, _, _), reply in zip(asked, replies, strict=True):
             if reply != 1:
-                stored = await self._stored(key, who, reply)
-                known = forgotten.get(who, stored)
-                forgotten[who] = None if stored is None or known is None else min(stored, known)
+                stored = await self._stored(witness, who, reply)
+                least = forgotten.get(who, stored)
+                forgotten[who] = None if stored is None or least is None else min(stored, least)
         return forgotten
 
     async def watermarks(self, partitions: Sequence[Partition]) -> int | None:
