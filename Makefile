@@ -40,8 +40,9 @@ install: .venv/.installed ## Python packages, locked, into .venv
 demo: install ## broker, Redis, worker and traffic, all embedded; ends with Ctrl-C
 	@$(PY) -m aggregator demo $(ARGS)
 
+# By two processes, since most tests wait most of the time; a choice of them by one, which is all the quicker to start.
 test: install fresh-core ## the tests, on the real servers that this machine has
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
 heavy: install fresh-core ## tests with a browser, with 100,000 sessions, with made-up requests
 	@$(PY) -m pytest -m heavy $(ARGS)
@@ -122,7 +123,10 @@ schema: install ## write the summary's JSON Schema anew
 
 build: install ## sdist and wheel into dist/
 	@rm -rf dist
-	@$(PY) -m uv build --quiet --python $(PY) --out-dir dist
+	@mkdir dist
+	@$(PY) -m uv export --quiet --frozen --only-group build --output-file dist/build-constraints.txt
+	@$(PY) -m uv build --quiet --python $(PY) --out-dir dist --build-constraints dist/build-constraints.txt
+	@rm dist/build-constraints.txt
 
 sbom: install ## what the image is made of, as CycloneDX, from the lock
 	@mkdir -p "$(dir $(SBOM))"

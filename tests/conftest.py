@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -20,6 +21,9 @@ hypothesis.settings.register_profile("default", deadline=None, derandomize=True,
 hypothesis.settings.register_profile("wide", deadline=None, derandomize=False, max_examples=400, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and all that they start would as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
@@ -29,6 +33,18 @@ def pytest_fixture_setup(
     server = yield
     ran_on.note(fixturedef.argname, server, request)
     return server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In one of several processes that share the tests: tell the first one which servers they got."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        ran_on.tell(session.config, told)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what such a process tells; one that died has told nothing."""
+    ran_on.take(node.config, getattr(node, "workeroutput", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from typing import Any, Final
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import InvalidReplicationFactorError, KafkaError, for_code
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from aggregator.embedded.broker import EmbeddedBroker
@@ -62,6 +63,7 @@ num.network.threads=2
 """
 
 _TOPIC_TIMEOUT_S: Final = 30.0
+_NO_NODE: Final = InvalidReplicationFactorError.errno
 
 _AUTHORIZER: Final = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -102,12 +104,13 @@ class Broker:
         """Make a topic (of a new name, unless one is given), wait until it shows, and return its name."""
         name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
         new = NewTopic(name, partitions, copies or self.copies, topic_configs=dict(config))
-        async with self.admin() as admin:
-            reply = await admin.create_topics([new])
-            _raise_for(reply.topic_errors)
-            async with asyncio.timeout(_TOPIC_TIMEOUT_S):
-                while (await admin.describe_topics([name]))[0]["error_code"]:  # noqa: ASYNC110 - the broker tells nobody
-                    await asyncio.sleep(0.05)
+        async with self.admin() as admin, asyncio.timeout(_TOPIC_TIMEOUT_S):
+            # A node that was suspended for a while is dead to its own controller until that has heard of it again.
+            while (errors := (await admin.create_topics([new])).topic_errors)[0][1] == _NO_NODE:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            _raise_for(errors)
+            while (await admin.describe_topics([name]))[0]["error_code"]:  # noqa: ASYNC110 - the broker tells nobody
+                await asyncio.sleep(0.05)
         return name
 
     async def add_partitions(self, topic: str, total: int) -> None:
@@ -280,16 +283,16 @@ async def brokers_of(cluster_id: str, port: int) -> int:
 def _jars(version: str) -> Path:
     """Kafka's jars, fetched once per version into the checkout's cache."""
     folder = _ROOT / ".cache" / "kafka" / version
-    if not folder.is_dir():
-        fresh = folder.with_name(f"{version}.{os.getpid()}")  # a run that is cut short leaves nothing half filled
-        command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            shutil.rmtree(fresh, ignore_errors=True)
-            pytest.fail(f"Maven can't fetch Apache Kafka:\n{done.stdout}{done.stderr}", pytrace=False)
-        if folder.is_dir():
-            shutil.rmtree(fresh)
-        else:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Maven's own cache is not made for two at once
+        if not folder.is_dir():
+            fresh = folder.with_name(f"{version}.{os.getpid()}")  # a run that is cut short leaves nothing half filled
+            command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode:
+                shutil.rmtree(fresh, ignore_errors=True)
+                pytest.fail(f"Maven can't fetch Apache Kafka:\n{done.stdout}{done.stderr}", pytrace=False)
             fresh.rename(folder)
     return folder
 

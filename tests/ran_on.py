@@ -22,20 +22,33 @@ def note(fixture: str, server: Any, request: pytest.FixtureRequest) -> None:
     name_of = _FIXTURES.get(fixture)
     if name_of is None:
         return
-    if _USED not in request.config.stash:
-        nothing_yet: dict[str, set[str]] = defaultdict(set)
-        request.config.stash[_USED] = nothing_yet
-    request.config.stash[_USED][name_of(server)].add(request.node.nodeid)
+    _used(request.config)[name_of(server)].add(request.node.nodeid)
+
+
+def tell(config: pytest.Config, told: dict[str, Any]) -> None:
+    """What one of several processes that share the tests has noted, as its controller is told it."""
+    told[__name__] = {name: sorted(tests) for name, tests in _used(config).items()}
+
+
+def take(config: pytest.Config, told: dict[str, Any]) -> None:
+    """Add what another process has told to what is noted here."""
+    for name, tests in told.get(__name__, {}).items():
+        _used(config)[name].update(tests)
 
 
 def line(config: pytest.Config) -> str:
     """`ran on: 41 tests Apache Kafka 4.1.1, 57 Redis 7.0.15`: each test counts once per server that it used."""
-    used = sorted(config.stash.get(_USED, {}).items())
+    used = sorted(_used(config).items())
     if not used:
         return "ran on: no server"
     (first, tests), *rest = used
     counts = [f"{len(tests)} tests {first}", *(f"{len(tests)} {name}" for name, tests in rest)]
     return f"ran on: {', '.join(counts)}"
+
+
+def _used(config: pytest.Config) -> dict[str, set[str]]:
+    nothing_yet: dict[str, set[str]] = defaultdict(set)
+    return config.stash.setdefault(_USED, nothing_yet)
 
 
 def _broker(broker: Broker) -> str:

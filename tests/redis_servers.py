@@ -116,8 +116,10 @@ class Guard:
         password: str = "",
         own_password: str = "",
         failover_timeout_s: int = 60,
+        down_after_ms: int = 2000,
     ) -> None:
-        """Twice `failover_timeout_s` lie between two failovers."""
+        """Twice `failover_timeout_s` lie between two failovers; a master is dead that is not heard `down_after_ms`."""
+        self._down_after_ms = down_after_ms
         self._failover_timeout_s = failover_timeout_s
         login = ("--requirepass", password, "--masterauth", password) if password else ()
         self._password, self._own_password = password, own_password
@@ -132,7 +134,7 @@ class Guard:
         file = Path(tempfile.mkdtemp(prefix="sentinel-test-")) / "sentinel.conf"
         lines = [
             f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1",
-            "sentinel down-after-milliseconds mymaster 500",
+            f"sentinel down-after-milliseconds mymaster {self._down_after_ms}",
             f"sentinel failover-timeout mymaster {1000 * self._failover_timeout_s}",
         ]
         if self._password:
@@ -161,6 +163,7 @@ class Guard:
         for sentinel in self.sentinels:
             with self._client(sentinel, self._own_password) as client:
                 self._wait("find the replica", lambda: any(_usable(one) for one in client.sentinel_slaves("mymaster")))
+        self.look_again()
         with self._client(self.replica) as client:
             self._wait("replicate", partial(_is_up, client))
 
@@ -316,7 +319,7 @@ class RunningServers:
     def cluster(self) -> Cluster:
         """A Cluster of the first program there is, emptied."""
         if self._cluster is None:
-            self._cluster = Cluster(next(iter(redis_servers_available().values())))
+            self._cluster = Cluster(next(iter(redis_servers_available().values())), node_timeout_ms=15_000)
         self._cluster.flush()
         return self._cluster
 

@@ -123,7 +123,12 @@ class _Run:
             await talk
             await self._look_until(lambda: over(seconds))
             settled_by = time.monotonic() + _SETTLE_S
-            await self._look_until(lambda: not self._differences() or time.monotonic() >= settled_by)
+
+            def settled() -> bool:
+                all_closed = interrupted.is_set() or len(self._closed()) == len(self._traffic.ledger.sessions)
+                return all_closed and not self._differences()
+
+            await self._look_until(lambda: settled() or time.monotonic() >= settled_by)
         finally:
             talk.cancel()
             await asyncio.wait((talk,))

@@ -38,7 +38,7 @@ _TOPICS: Final = {SPANS_TOPIC: 4, SUMMARY_TOPIC: 1, "otlp_spans_dead_letter": 1}
 _SESSION_TIMEOUT_MS: Final = 6_000  # the embedded broker makes a group's first member wait for half of it
 _READY_TIMEOUT_S: Final = 30.0
 _ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
-_PRODUCER_TIMEOUT_MS: Final = 5_000
+_PRODUCER_TIMEOUT_MS: Final = 20_000
 _CLIENT_STOP_S: Final = 2.0
 _WORKER_GRACE_S: Final = 10.0
 _ROOM_FOR_RECORD_FRAME_BYTES: Final = 65_536

@@ -31,7 +31,7 @@ from aggregator.embedded.turn import Tracers, Turn
 
 _USERS: Final = ("ada", "barbara", "claude", "dennis", "edsger", "frances", "grace", "hedy", "ken", "margaret")
 _EXPORT_EVERY_MS: Final = 200
-_EXPORT_TIMEOUT_S: Final = 5.0
+_EXPORT_TIMEOUT_S: Final = 30.0
 _REPEAT_EVERY: Final = 6  # batches
 _CONVERSATIONS: Final = 6  # at once
 _SHORT: Final = 0.9  # of the sessions; the others go on and on, as an agent does that finds no end

@@ -17,6 +17,7 @@ from aggregator.adapters.tls import TlsFiles
 from aggregator.core.errors import BrokerRefused
 from tests.access.kafka_with_acls import CANARY, JWT, PASSWORD, WORKER, Acl, SecuredBroker, token
 from tests.certificates import Authority
+from tests.e2e.waiting import until
 
 
 def security(broker: SecuredBroker, protocol: str, mechanism: str = "PLAIN", **more: Any) -> Security:
@@ -43,6 +44,11 @@ async def test_every_way_in(secured_kafka: SecuredBroker, tmp_path: Path) -> Non
         "MUTUAL": security(here, "SSL", tls=files(here)),
         "ONLY512": security(here, "SASL_PLAINTEXT", "SCRAM-SHA-512"),
     }
+
+    async def allowed() -> bool:
+        return topic in (await KafkaAdmin(here.at("TLS"), security=ways["TLS"]).cluster()).topics
+
+    await until("what is allowed counts", allowed)
     for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
         found = await KafkaAdmin(here.at("SASL"), security=security(here, "SASL_SSL", mechanism)).cluster()
         assert topic in found.topics

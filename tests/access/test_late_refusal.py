@@ -20,21 +20,21 @@ from aggregator.core.errors import BrokerRefused, StoreRefused, StoreUnavailable
 from aggregator.settings import load_settings
 from tests.certificates import Authority
 
-SPOKEN_S = 0.02  # far less than a client waits for a refusal
 ABORT = struct.pack("ii", 1, 0)
 
 
 class StrictServer:
-    """Asks for a certificate, and takes its time to say that there was none."""
+    """Asks for a certificate, and says that there was none; to `late` clients not before they have spoken."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, late: int) -> None:
+        self._late = late
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
         self._context.load_cert_chain(authority.issue("strict", "localhost", "127.0.0.1")[2])
         self._context.verify_mode = ssl.CERT_REQUIRED
         self.cut_off = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Shake hands, slowly; who has spoken before the end is cut off, as by the kernel of a server that closes."""
+        """Shake hands; who has spoken before the end is cut off, as by the kernel of a server that closes."""
         heard, to_say = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self._context.wrap_bio(heard, to_say, server_side=True)
         refused = False
@@ -47,9 +47,9 @@ class StrictServer:
                     pass
                 except ssl.SSLError:
                     refused = True
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(reader.read(1), SPOKEN_S)
+                    if self.cut_off < self._late:
                         self.cut_off += 1
+                        await reader.read(1)
                         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
                         writer.transport.abort()
                         return
@@ -58,14 +58,14 @@ class StrictServer:
 
 
 @asynccontextmanager
-async def strict(authority: Authority) -> AsyncIterator[tuple[StrictServer, int]]:
-    made = StrictServer(authority)
+async def strict(authority: Authority, *, late: int) -> AsyncIterator[tuple[StrictServer, int]]:
+    made = StrictServer(authority, late)
     async with await asyncio.start_server(made.serve, "127.0.0.1", 0) as server:
         yield made, server.sockets[0].getsockname()[1]
 
 
 async def test_redis_says_why_at_the_second_try(authority: Authority) -> None:
-    async with strict(authority) as (server, port):
+    async with strict(authority, late=1) as (server, port):
         url, ca_file = f"rediss://localhost:{port}", str(authority.file)
         settings = load_settings({"AGGREGATOR_REDIS__URL": url, "AGGREGATOR_REDIS__SSL_CA_FILE": ca_file})
         way = connect_as_set(settings.redis)
@@ -81,9 +81,8 @@ async def test_redis_says_why_at_the_second_try(authority: Authority) -> None:
 
 
 async def test_kafka_is_asked_for_the_reason(authority: Authority) -> None:
-    async with strict(authority) as (server, port):
+    async with strict(authority, late=0) as (_, port):
         way = Access(f"localhost:{port}", Security(protocol="SSL", tls=TlsFiles(group="kafka", ca_file=authority.file)))
         found = await way.why("looking")
         assert isinstance(found, BrokerRefused)
         assert "it ended the TLS handshake" in str(found)
-        assert server.cut_off == 0

@@ -44,7 +44,7 @@ clickhouse.query(erasure.replace("chat-1", dearest))
 ask("SELECT session_id FROM sessions FINAL WHERE project = 'shop'")
 """
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]  # the first time it is fetched
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.access.conftest import authority, secured_kafka
 from tests.access.kafka_with_acls import WORKER, Acl, SecuredBroker, acls_of
 from tests.deploy.programs import kafka_tools
@@ -17,6 +19,7 @@ from tests.deploy.programs import kafka_tools
 __all__ = ["authority", "secured_kafka"]  # fixtures
 
 SCRIPT: Final = Path(__file__).parents[2] / "deploy/kafka/acls.sh"
+pytestmark = pytest.mark.timeout(600)  # each call of the tool is a JVM
 _LISTED: Final = re.compile(
     r"resourceType=(\w+), name=([^,]+), patternType=LITERAL|operation=(\w+), permissionType=ALLOW"
 )

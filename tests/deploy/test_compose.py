@@ -203,7 +203,9 @@ def test_this_redis_survives_a_crash_and_evicts_nothing(tmp_path: Path) -> None:
         with redis.Redis(port=port) as client:
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
             client.set("agg:it", "stays")
-        time.sleep(1.5)  # what a crash may take is a second
+            time.sleep(1.5)  # what a crash may take is a second
+            while client.info("persistence")["aof_pending_bio_fsync"]:
+                time.sleep(0.1)  # and as long as the disk takes
         process.send_signal(signal.SIGKILL)
         process.wait()
     with redis_as_shipped(tmp_path) as (_, port), redis.Redis(port=port) as client:

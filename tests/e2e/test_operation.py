@@ -181,11 +181,11 @@ async def test_while_redis_hangs_the_worker_lives_says_so_and_goes_on_afterwards
 async def test_a_worker_ends_in_time_and_with_0_also_while_redis_hangs(
     deployment: Pipeline, redis_server: RedisServer
 ) -> None:
-    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="3")
+    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="8")
     with suspended(redis_server):
         await deployment.send_bytes(to_protobuf(known_trace(1, round(time.time() * 1000), session="s")))
         await not_ready(worker, str(redis_server.port))
-        assert await worker.terminate() == 0
+        await worker.terminate_within(8)
     committed = await deployment.committed()
     assert not any(committed.values()), "an offset was committed that Redis knows nothing of"
 
@@ -196,15 +196,13 @@ async def test_a_worker_ends_in_time_and_with_0_also_while_kafka_hangs(
     deployment: Pipeline, redis_server: RedisServer, redis_too: bool
 ) -> None:
     """`tests/faults/leaving.py` has the other ways in which servers can be away."""
-    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="8")
+    (worker,) = await deployment.workers(1, SHUTDOWN__GRACE_S="12")
     await deployment.send_bytes(to_protobuf(known_trace(1, round(time.time() * 1000), session="s")))
     with ExitStack() as stack:
         stack.enter_context(hanging(deployment.broker.pid))
         if redis_too:
             stack.enter_context(suspended(redis_server))
-        began_s = time.monotonic()
-        assert await worker.child.stop(grace_s=20) == 0
-        assert time.monotonic() - began_s < 8
+        await worker.terminate_within(12)
 
 
 # --- starting --------------------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ async def test_rolling_upgrades_and_a_rollback_in_the_order_of_the_docs(
                 running.append(await ready(start(deployment, version)))
                 assert await running.pop(0).terminate() == 0
                 await sending
+            await deployment.wait_committed()
             seen.append(formats(deployment))
         await assert_ends_right(deployment, records, repeated=not kafka_broker.is_apache)
         assert not list(deployment.redis.scan_iter("agg:corrupt:*"))
@@ -147,7 +148,7 @@ async def test_a_rollback_to_a_version_that_cannot_read_the_state_commits_nothin
     later = made(LATER, tmp_path / "later")
     async with pipeline(kafka_broker, redis_server, tmp_path) as deployment:
         # Without indexing, which writes a while after the rest.
-        patient = {"SESSION__IDLE_TIMEOUT_S": "20", "INDEX__ENABLED": "false"}
+        patient = {"SESSION__IDLE_TIMEOUT_S": "60", "INDEX__ENABLED": "false"}
         first = await ready(start(deployment, later, **patient))
         await deployment.send_bytes(to_protobuf(known_trace(1, now(), session="a", spans=2)))
         await deployment.wait_committed()

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,10 +15,11 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator.embedded.process import LOCALHOST, ChildProcess
-from tests.e2e.waiting import until
+from tests.e2e.waiting import PATIENCE_S, until
 
 GRACE_S: Final = 10.0
-_ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_MORE_S: Final = 30.0  # until one that does not end by itself is killed: this process may be too busy to see it end
+_ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=PATIENCE_S)
 
 
 class Answer(NamedTuple):
@@ -59,7 +61,7 @@ class Command:
 
     async def terminate(self) -> int:
         """End it with SIGTERM, as an orchestrator does; returns the exit code (negative if it had to be killed)."""
-        return await self.child.stop(grace_s=GRACE_S)
+        return await self.child.stop(grace_s=GRACE_S + _MORE_S)
 
     async def kill(self) -> None:
         """Kill it where it stands."""
@@ -102,6 +104,16 @@ class Worker(Command):
                 return Answer(answer.status, await answer.text())
         except aiohttp.ClientConnectionError as error:
             raise AssertionError(f"{self.child.name} does not answer {path}{self.child.log_end()}") from error
+
+    async def terminate_within(self, grace_s: float) -> None:
+        """End it with SIGTERM; it must end in order, and within that time by its own log."""
+        assert await self.terminate() == 0, self.output
+        told, ended = (
+            datetime.fromisoformat(line["timestamp"])
+            for name in ("worker_stopping", "worker_stopped")
+            for line in self.events(name)
+        )
+        assert (ended - told).total_seconds() < grace_s, self.output
 
     async def is_ready(self) -> bool:
         """Whether `/readyz` says so."""

@@ -23,13 +23,20 @@ class Bodies(list[bytes]):
         self.append(body)
 
 
-async def recorded(*, seed: int, seconds: float) -> tuple[Traffic, Records]:
-    """Traffic through the real exporter and the real receiver, five times as fast as in the demo."""
+async def recorded(*, seed: int, seconds: float, sessions: int = 1) -> tuple[Traffic, Records]:
+    """Traffic for so long, and until there are so many sessions.
+
+    Through the real exporter and the real receiver, five times as fast as in the demo.
+    """
     bodies = Bodies()
     async with OtlpHttpReceiver(bodies, port=0) as receiver, Traffic(receiver.endpoint, seed=seed, speed=5) as traffic:
         stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(seconds, stop.set)
-        await traffic.run(stop)
+        running = asyncio.create_task(traffic.run(stop))
+        await asyncio.sleep(seconds)
+        while len(traffic.ledger.sessions) < sessions:  # noqa: ASYNC110 - the ledger tells nobody
+            await asyncio.sleep(0.05)
+        stop.set()
+        await running
     return traffic, [(TracesData.FromString(body), round(time.time() * 1000)) for body in bodies]
 
 
@@ -50,7 +57,7 @@ async def test_the_ledger_is_what_the_spans_amount_to(seed: int) -> None:
 
 
 async def test_traffic_holds_what_the_demo_promises() -> None:
-    traffic, records = await recorded(seed=3, seconds=4)
+    traffic, records = await recorded(seed=3, seconds=4, sessions=8)
     expected = expected_sessions(records, price=flat_price)
     traces = [trace for session in expected.values() for trace in session.traces.values()]
     spans = [span for found in spans_by_trace(records).values() for span in found]

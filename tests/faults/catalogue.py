@@ -165,9 +165,9 @@ async def worker_suspended(deployment: Deployment) -> None:
 async def worker_added(deployment: Deployment) -> None:
     """One more, where there is a seat."""
     seat = deployment.free_seat()
-    since_s = time.monotonic()
     if seat is not None:
         await deployment.start_worker(seat).listening()
+    since_s = time.monotonic()
     await deployment.caught_up("worker added", since_s)
 
 

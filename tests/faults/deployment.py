@@ -198,6 +198,13 @@ class Deployment(Pipeline):
         except (RedisError, RedisClusterException):
             return {}
 
+    def _nothing_is_due(self) -> bool:
+        try:
+            with self._asking:
+                return not list(self.redis.scan_iter(match="agg:due:*", count=1000))
+        except (RedisError, RedisClusterException):
+            return False
+
     def session_keys(self) -> set[str]:
         """As in `Pipeline`; not in the event loop, for the same reason."""
         with self._asking:
@@ -258,7 +265,7 @@ class Deployment(Pipeline):
             applied = await asyncio.to_thread(self.progress)
             if any(applied.get(partition, 0) < end for partition, end in self.ends.items()):
                 return False
-            if list(self.redis.scan_iter(match="agg:due:*", count=1000)):
+            if not await asyncio.to_thread(self._nothing_is_due):
                 return False
             committed = await self.committed()
             return all(committed.get(partition) == end for partition, end in self.ends.items())

@@ -73,7 +73,7 @@ async def guarded(proxies: Toxiproxy, *, seats: int = SEATS) -> AsyncIterator[Gu
     """Start two servers and three Sentinels; at the end remove all."""
     program = next(iter(redis_servers_available().values()))
     options = ("--repl-diskless-sync-delay", "0")
-    guard = await asyncio.to_thread(Guard, program, *options, sentinels=3, failover_timeout_s=5)
+    guard = await asyncio.to_thread(Guard, program, *options, sentinels=3, failover_timeout_s=5, down_after_ms=500)
     servers = (guard.master, guard.replica, *guard.sentinels)
     ways = [[await proxies.proxy(f"guarded-{seat}", server.port) for server in servers] for seat in range(seats)]
     try:

@@ -22,7 +22,7 @@ from tests.faults.catalogue import Fault, StoreKind
 from tests.faults.clusters import Clustered, clustered
 from tests.faults.deployment import deployment
 from tests.faults.guarded import guarded
-from tests.faults.outcome import Outcome
+from tests.faults.outcome import Outcome, TooSlowError
 from tests.faults.scenes import SCENES, Scene
 from tests.faults.schedules import Schedule, alone, carry_out, drawn, eligible
 from tests.faults.stores import Store, single
@@ -140,15 +140,16 @@ class Lane:
             done = 0
             while (job := self.run.next_job(self.kinds)) is not None:
                 done += 1
-                log_dir = directory / str(done)
-                await asyncio.to_thread(log_dir.mkdir)
-                await self._do(job, brokers, cluster, log_dir)
+                await self._do(job, brokers, cluster, directory / str(done))
 
     async def _do(self, job: Job, brokers: Kafka, cluster: Clustered | None, log_dir: Path) -> None:
         began_s = time.monotonic()
         try:
-            async with self._store(job, cluster) as store:
-                found = await _played(job.play, brokers, store, log_dir)
+            try:
+                found = await self._played(job, brokers, cluster, log_dir / "first")
+            except TooSlowError as error:  # as it may be once by what else the machine does
+                print(f"{job.kind}, {job.play.title}: {error}; measured again", file=sys.stderr, flush=True)
+                found = await self._played(job, brokers, cluster, log_dir / "second")
         except Exception:  # whatever it is, it is this job's failure
             self.run.failed = True
             traceback.print_exc()
@@ -163,6 +164,18 @@ class Lane:
             flush=True,
         )
 
+    async def _played(self, job: Job, brokers: Kafka, cluster: Clustered | None, log_dir: Path) -> Outcome:
+        await asyncio.to_thread(log_dir.mkdir, parents=True)
+        async with self._store(job, cluster) as store:
+            if isinstance(job.play, Schedule):
+                return await carry_out(job.play, brokers, store, log_dir)
+            async with deployment(brokers, store, log_dir, partitions=job.play.partitions) as made:
+                try:
+                    return await job.play.play(made)
+                except BaseException as error:
+                    error.add_note(f"{job.play.name}\n{made.report()}")
+                    raise
+
     @asynccontextmanager
     async def _store(self, job: Job, cluster: Clustered | None) -> AsyncIterator[Store]:
         if job.kind.store == "cluster":
@@ -175,17 +188,6 @@ class Lane:
         else:
             async with single(self.run.proxies, replica=job.play.replica) as plain:
                 yield plain
-
-
-async def _played(play: Schedule | Scene, brokers: Kafka, store: Store, log_dir: Path) -> Outcome:
-    if isinstance(play, Schedule):
-        return await carry_out(play, brokers, store, log_dir)
-    async with deployment(brokers, store, log_dir, partitions=play.partitions) as made:
-        try:
-            return await play.play(made)
-        except BaseException as error:
-            error.add_note(f"{play.name}\n{made.report()}")
-            raise
 
 
 def _times(found: Outcome) -> str:

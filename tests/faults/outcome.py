@@ -17,6 +17,10 @@ from tests.faults.deployment import Deployment
 from tests.oracle import ExpectedSession, expected_sessions
 
 
+class TooSlowError(AssertionError):
+    """All is right, but it took longer than it may."""
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """What one run came to: all of it is added up over runs."""
@@ -35,6 +39,11 @@ class Outcome:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name, took_s in other.recovery_s.items():
             self.recovery_s[name] = max(took_s, self.recovery_s.get(name, 0.0))
+
+    def assert_within(self, name: str, within_s: float) -> None:
+        """Raise `TooSlowError` where what has that name took longer."""
+        if (took_s := self.recovery_s[name]) >= within_s:
+            raise TooSlowError(f"{name}: {took_s:.2f} s, not within {within_s:g} s")
 
 
 async def outcome(deployment: Deployment, records: Sequence[Delivery]) -> Outcome:

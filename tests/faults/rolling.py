@@ -11,7 +11,7 @@ from typing import Final
 from tests.e2e.deliveries import Delivery
 from tests.e2e.waiting import until
 from tests.faults.deployment import Deployment
-from tests.faults.outcome import Outcome, assert_right
+from tests.faults.outcome import Outcome, TooSlowError, assert_right
 from tests.faults.scenes import scene
 from tests.faults.schedules import traffic
 
@@ -83,7 +83,8 @@ async def _rolled(made: Deployment, name: str, *, static: bool) -> Outcome:
     made.note(f"lag {lag.most_s:.1f} s of traffic")
     found.recovery_s[name] = lag.longest_standstill_s
     print(f"{name}: lag {lag.most_s:.1f} s of traffic, standstill {lag.longest_standstill_s:.1f} s", file=sys.stderr)
-    assert lag.most_s < _MOST_LAG_S[static]
+    if lag.most_s >= _MOST_LAG_S[static]:
+        raise TooSlowError(f"{name}: {lag.most_s:.1f} s of traffic behind, not {_MOST_LAG_S[static]:g}")
     return found
 
 

@@ -37,6 +37,7 @@ AXE_PATHS: Final = (
 )
 
 pytestmark = [pytest.mark.timeout(300)]
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +142,11 @@ def test_watch_a_running_session_grow(page: Page, at: str, redis_place: RedisSer
     rows = page.locator("#traces + .scroll tbody tr")
     before = rows.count()
     in_a_thread(grow(redis_place.url, 91_000))
-    expect(rows).to_have_count(before + 1, timeout=10_000)
+    expect(rows).to_have_count(before + 1)
     page.goto(f"{at}/?project=travel&sort=traces")
     expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 1))
     in_a_thread(grow(redis_place.url, 91_001))
-    expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 2), timeout=10_000)
+    expect(first_row(page).locator("[data-label=traces]")).to_have_text(str(before + 2))
 
 
 def test_typing_finds_and_the_address_holds_what_is_shown(page: Page, at: str) -> None:

@@ -23,7 +23,17 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             ended = subprocess.run(
                 [
                     *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{at}/api/v1/openapi.json"),
-                    *("--exclude-path", "/api/v1/changes", "--max-examples", "60", "--seed", "1", "--no-color"),
+                    *(
+                        "--exclude-path",
+                        "/api/v1/changes",
+                        "--max-examples",
+                        "60",
+                        "--seed",
+                        "1",
+                        "--no-color",
+                        "--request-timeout",
+                        "60",
+                    ),
                 ],
                 cwd=tmp_path,
                 capture_output=True,

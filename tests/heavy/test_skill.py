@@ -13,6 +13,8 @@ ROOT: Final = Path(__file__).parents[2]
 SKILLS: Final = "skills@1.5.18"  # the last one for Node 20
 OWN: Final = ROOT / "skills" / "session-ids"
 
+pytestmark = pytest.mark.timeout(600)  # the first time it is fetched
+
 
 @pytest.fixture(scope="session")
 def skills() -> Path:

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aggregator.embedded.process import LOCALHOST, ChildProcess, free_port, wait_until_answering
 from aggregator.embedded.server import EmbeddedServer
-from tests.e2e.waiting import until
+from tests.e2e.waiting import PATIENCE_S, until
 from tests.interop.required import require
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ CONFIG: Final = DEPLOY / "config.yaml"
 MANIFEST: Final = DEPLOY / "builder.yaml"
 _BUILD_TIMEOUT_S: Final = 1800  # some four minutes with nothing cached; CI shares its cores
 _READY: Final = "Everything is ready"
-_ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=PATIENCE_S)
 NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 

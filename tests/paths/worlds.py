@@ -53,7 +53,7 @@ IDLE_MS = 2_500  # log times of a workload are a second apart: sessions close an
 SKEW_MS = 500
 RETENTION_MS = 3_600_000
 SHARDS = 4
-_LIFE_S = 10.0  # a life takes some 20 ms; one that does not end is a finding, with the example that shows it
+_LIFE_S = 60.0  # a life takes some 20 ms; one that does not end is a finding, with the example that shows it
 
 
 @dataclass(frozen=True, kw_only=True)

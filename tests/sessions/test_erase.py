@@ -212,7 +212,7 @@ async def test_a_summary_that_is_under_way_comes_before_what_takes_it_back(
     ref = await put(shop, "a", "ada")
     (claim,) = await shop.stores.sessions.claim([ref], watermark_ms=2**50)
     assert claim.rollup is not None
-    monkeypatch.setattr(erasing, "PUBLISHED_WITHIN_S", 2.0)
+    monkeypatch.setattr(erasing, "PUBLISHED_WITHIN_S", 5.0)
     kafka = {
         "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
         "AGGREGATOR_KAFKA__SUMMARY_TOPIC": topic,

@@ -73,7 +73,9 @@ class SingleRedis(Connections):
         has written something must know.  (A Cluster needs longer to fail over than goes unnoticed.)
         """
         stream = connection._reader  # noqa: SLF001
-        if stream is not None and self._streams.setdefault(connection, stream) is not stream:
+        if stream is None:  # closed, since a replica has answered: the caller is told so
+            self._streams.pop(connection, None)
+        elif self._streams.setdefault(connection, stream) is not stream:
             raise ConnectionLost("the connection was lost, and made anew")
 
     async def nodes(self) -> Sequence[Node]:
