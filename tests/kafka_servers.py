@@ -24,7 +24,7 @@ from typing import Any, Final
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import InvalidReplicationFactorError, KafkaError, for_code
+from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from aggregator.embedded.broker import EmbeddedBroker
@@ -63,7 +63,6 @@ num.network.threads=2
 """
 
 _TOPIC_TIMEOUT_S: Final = 30.0
-_NO_NODE: Final = InvalidReplicationFactorError.errno
 
 _AUTHORIZER: Final = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -104,13 +103,12 @@ class Broker:
         """Make a topic (of a new name, unless one is given), wait until it shows, and return its name."""
         name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
         new = NewTopic(name, partitions, copies or self.copies, topic_configs=dict(config))
-        async with self.admin() as admin, asyncio.timeout(_TOPIC_TIMEOUT_S):
-            # A node that was suspended for a while is dead to its own controller until that has heard of it again.
-            while (errors := (await admin.create_topics([new])).topic_errors)[0][1] == _NO_NODE:  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
-            _raise_for(errors)
-            while (await admin.describe_topics([name]))[0]["error_code"]:  # noqa: ASYNC110 - the broker tells nobody
-                await asyncio.sleep(0.05)
+        async with self.admin() as admin:
+            reply = await admin.create_topics([new])
+            _raise_for(reply.topic_errors)
+            async with asyncio.timeout(_TOPIC_TIMEOUT_S):
+                while (await admin.describe_topics([name]))[0]["error_code"]:  # noqa: ASYNC110 - the broker tells nobody
+                    await asyncio.sleep(0.05)
         return name
 
     async def add_partitions(self, topic: str, total: int) -> None:
@@ -254,6 +252,8 @@ class ApacheKafka(EmbeddedServer):
             ports={"PLAINTEXT": port},
             controllers=[free_port()],
             timeout_s=self.start_timeout_s,
+            # Tests suspend it for longer than by default it would take itself for dead after.
+            more=f"{_AUTHORIZER}broker.session.timeout.ms=60000",
         )
         return process.start()
 

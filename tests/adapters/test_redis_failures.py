@@ -171,7 +171,7 @@ async def test_a_replica_is_away(connections: Connections, redis_server: RedisSe
 
 
 async def test_a_busy_server_times_out_and_its_late_answer_reaches_nobody(redis_server: RedisServer) -> None:
-    connections = connect(redis_server.url, socket_timeout_s=0.3)
+    connections = connect(redis_server.url, socket_timeout_s=1.0)
     traces = RedisTraces(connections, KEYS)
     assert await traces.store([write(1)]) == [None]
     with redis_server.client() as client:

@@ -135,8 +135,8 @@ class Pipeline:
     async def send_bytes(self, *values: bytes) -> None:
         """Append records that the oracle is not asked about."""
         async with self.broker.producer() as producer:
-            for value in values:
-                place = await producer.send_and_wait(self.topic, value)
+            for sent in [await producer.send(self.topic, value) for value in values]:
+                place = await sent
                 self.ends[place.partition] = max(self.ends[place.partition], place.offset + 1)
 
     # --- how far it has come ---------------------------------------------------------------------------------------
