@@ -159,10 +159,14 @@ class Guard:
         return self._client(self.master)
 
     def wait_for_replica(self) -> None:
-        """Until the Sentinels know the replica and it has all that the master has."""
+        """Until the Sentinels know each other and the replica, and it has all that the master has.
+
+        Sentinels that do not know each other would each do what takes a majority.
+        """
         for sentinel in self.sentinels:
             with self._client(sentinel, self._own_password) as client:
                 self._wait("find the replica", lambda: any(_usable(one) for one in client.sentinel_slaves("mymaster")))
+                self._wait("meet", lambda: len(client.sentinel_sentinels("mymaster")) == len(self.sentinels) - 1)
         self.look_again()
         with self._client(self.replica) as client:
             self._wait("replicate", partial(_is_up, client))
@@ -181,17 +185,21 @@ class Guard:
             client.replicaof("127.0.0.1", str(self.master.port))
 
     def wait_for_failover(self) -> None:
-        """Until the replica has taken over."""
+        """Until the replica has taken over and all Sentinels say so, which they do a second later."""
         with self._client(self.replica) as client:
             self._wait("fail over", lambda: client.info("replication")["role"] == "master")
+        self._wait("tell of it", lambda: all(self._named(one) == self.replica.port for one in self.sentinels))
         self.master, self.replica = self.replica, self.master
 
     def look_again(self) -> None:
         """Take for the master whom the Sentinels take for it: on a busy machine they may have found it dead."""
-        with self._client(self.sentinels[0], self._own_password) as client:
-            _, port = client.sentinel_get_master_addr_by_name("mymaster")
-        if port == self.replica.port:
+        if self._named(self.sentinels[0]) == self.replica.port:
             self.master, self.replica = self.replica, self.master
+
+    def _named(self, sentinel: RedisServer) -> int:
+        """The port of the master that this Sentinel names."""
+        with self._client(sentinel, self._own_password) as client:
+            return int(client.sentinel_get_master_addr_by_name("mymaster")[1])
 
     def failovers(self) -> int:
         """How often the Sentinels have made another the master."""
