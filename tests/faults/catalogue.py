@@ -119,6 +119,7 @@ async def worker_killed(deployment: Deployment) -> None:
     seat = deployment.seat_in_use()
     since_s = time.monotonic()
     await deployment.workers_by_seat[seat].kill()
+    await asyncio.sleep(1.0)  # so that its partitions have something that nobody has read
     await replaced(deployment, seat)
     await deployment.caught_up("worker killed", since_s)
     if seat not in deployment.workers_by_seat:
