@@ -40,9 +40,12 @@ install: .venv/.installed ## Python packages, locked, into .venv
 demo: install ## broker, Redis, worker and traffic, all embedded; ends with Ctrl-C
 	@$(PY) -m aggregator demo $(ARGS)
 
-# By two processes, since most tests wait most of the time; a choice of them by one, which is all the quicker to start.
+# Most tests wait most of the time.
+BY_TWO := --numprocesses 2 --dist worksteal
+
+# A choice of them is run by one process, which is quicker to start; or by two: ARGS='$(BY_TWO) tests/core'
 test: install fresh-core ## the tests, on the real servers that this machine has
-	@$(PY) -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+	@$(PY) -m pytest $(or $(ARGS),$(BY_TWO))
 
 heavy: install fresh-core ## tests with a browser, with 100,000 sessions, with made-up requests
 	@$(PY) -m pytest -m heavy $(ARGS)

@@ -364,9 +364,7 @@ class _Worker:
     async def _check_redis(self) -> None:
         found = await servers(self._redis)
         for server in found:
-            if (
-                server.is_replica
-            ):  # as any server that takes no writes: waited for, also where a failover comes at start
+            if server.is_replica:  # perhaps only until a failover is over: waited for
                 raise StoreUnavailable(f"Redis at {server.address}: a replica, which takes no writes; name the primary")
         problems = [problem for server in found for problem in redis_problems(self._settings.redis, server)]
         if problems:

@@ -155,7 +155,7 @@ async def test_its_worker_turns_spans_into_a_summary(image: Image, deployment: P
     assert json.loads(summary.value)["span_count"] == 3
     assert (await worker.metrics()).series("build_info")[0]["core"] == "compiled"
     await assert_its_web_view_shows(image, deployment, "a")
-    assert await worker.terminate() == 0
+    await worker.terminate_within()
     with pytest.raises(AssertionError, match="does not answer"):
         said_in(image.files, worker.environment, health)
 

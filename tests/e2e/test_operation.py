@@ -174,7 +174,7 @@ async def test_while_redis_hangs_the_worker_lives_says_so_and_goes_on_afterwards
     await deployment.wait_committed()
     assert deployment.hash("agg:session:{default/s}")["span_count"] == "4"
     assert (await worker.metrics()).value("redis_retries_total") > 0
-    assert await worker.terminate() == 0
+    await worker.terminate_within()
 
 
 @one_server
@@ -258,7 +258,7 @@ async def test_a_broker_that_is_away_is_waited_for(deployment: Pipeline) -> None
     await worker.listening()
     await not_ready(worker, nobody)
     assert (await worker.get("/livez")) == (200, "ok\n")
-    assert await worker.terminate() == 0
+    await worker.terminate_within()
     assert "Traceback" not in worker.output
 
 
@@ -272,7 +272,7 @@ async def test_a_redis_that_is_away_at_start_is_waited_for(deployment: Pipeline,
     finally:
         await asyncio.to_thread(redis_server.start)
     await until("the worker is ready", worker.is_ready)
-    assert await worker.terminate() == 0
+    await worker.terminate_within()
 
 
 @one_server

@@ -110,7 +110,7 @@ async def test_rolling_upgrades_and_a_rollback_in_the_order_of_the_docs(
             ):  # as the chart's Deployment does it: the new one first, and when it is ready an old one ends
                 sending = asyncio.create_task(deployment.send(parts.pop(0)))
                 running.append(await ready(start(deployment, version)))
-                assert await running.pop(0).terminate() == 0
+                await running.pop(0).terminate_within()
                 await sending
             await deployment.wait_committed()
             seen.append(formats(deployment))
@@ -152,7 +152,7 @@ async def test_a_rollback_to_a_version_that_cannot_read_the_state_commits_nothin
         first = await ready(start(deployment, later, **patient))
         await deployment.send_bytes(to_protobuf(known_trace(1, now(), session="a", spans=2)))
         await deployment.wait_committed()
-        assert await first.terminate() == 0
+        await first.terminate_within()
         before, committed = everything(deployment.redis), await deployment.committed()
 
         back = start(deployment, _TODAY, **patient)

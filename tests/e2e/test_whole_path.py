@@ -103,7 +103,7 @@ async def test_a_worker_told_to_stop_midway_ends_in_order_and_nothing_is_read_tw
         records = records_of_today(seed=4)
         sending = asyncio.create_task(deployment.send(records))
         await deployment.wait_applied(len(records) // 3)
-        assert await leaving.terminate() == 0
+        await leaving.terminate_within()
         assert leaving.events("worker_stopped")
         assert not leaving.events("grace_exceeded")
         await sending
@@ -179,7 +179,7 @@ async def test_a_replay_changes_no_figure_of_a_full_redis_and_gives_an_empty_one
         await replayed(deployment, worker, len(records))
         assert figures(deployment) == before
         assert (await worker.metrics()).value("spans_total", outcome="merged") == merged
-        assert await worker.terminate() == 0
+        await worker.terminate_within()
         deployment.redis.flushall()
         heir = deployment.worker()
         await heir.listening()

@@ -105,8 +105,8 @@ class Worker(Command):
         except aiohttp.ClientConnectionError as error:
             raise AssertionError(f"{self.child.name} does not answer {path}{self.child.log_end()}") from error
 
-    async def terminate_within(self, grace_s: float) -> None:
-        """End it with SIGTERM; it must end in order, and within that time by its own log."""
+    async def terminate_within(self, grace_s: float = GRACE_S) -> None:
+        """End it with SIGTERM; it must end in order, with 0, and within that time by its own log."""
         assert await self.terminate() == 0, self.output
         told, ended = (
             datetime.fromisoformat(line["timestamp"])

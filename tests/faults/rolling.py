@@ -58,7 +58,7 @@ def start(made: Deployment, seat: int, *, static: bool) -> None:
 async def restart_all(made: Deployment, *, static: bool) -> None:
     """One after another, as a Deployment or a StatefulSet does; the next once the last is ready."""
     for seat in range(_WORKERS):
-        assert await made.workers_by_seat.pop(seat).terminate() == 0
+        await made.workers_by_seat.pop(seat).terminate_within()
         start(made, seat, static=static)
         await made.workers_by_seat[seat].listening()
         await until(f"the worker on seat {seat} is ready", made.workers_by_seat[seat].is_ready)

@@ -108,7 +108,7 @@ async def made_again_unseen(deployment: Deployment) -> Outcome:
     await deployment.start_workers(1)
     await deployment.drip(records[:some], 1.0)
     await deployment.wait_settled()
-    assert await deployment.workers_by_seat.pop(0).terminate() == 0
+    await deployment.workers_by_seat.pop(0).terminate_within()
     await _made_again(deployment)
     await deployment.drip(records[some:], 1.0)
     since_s = time.monotonic()
@@ -128,7 +128,7 @@ async def _cut_off(deployment: Deployment, name: str, *, running: bool) -> Outco
     if running:
         await way.cut()
     else:
-        assert await deployment.workers_by_seat.pop(0).terminate() == 0
+        await deployment.workers_by_seat.pop(0).terminate_within()
     await deployment.drip(records[some:more], 1.0)
     cut = deployment.ends[0]
     async with deployment.broker.admin() as admin:
